@@ -230,11 +230,11 @@ class Do:
         if subject.schema[name].kind == "continuous":
             require_levels(subject, name)
         if supports(subject.model, Intervenes):
-            target = self._target(subject)
-            values = torch.where(target >= 0, subject.class_values(name, target.clamp_min(0)).double(), torch.nan)
-            if self.value is not None:
-                values = torch.full_like(values, self.value)
-            moved = model_intervention(subject, chunk, {name: values[chunk.rows]})
+            if self.value is None:
+                values = subject.class_values(name, subject.target_class(name)[chunk.rows]).double()
+            else:
+                values = torch.full((len(chunk),), float(self.value), dtype=torch.float64)
+            moved = model_intervention(subject, chunk, {name: values})
             return moved, torch.zeros(len(chunk), dtype=torch.bool)
         # all images at once, which is faster than chunk by chunk
         values, clipped = subject.cached(("do", self), lambda: self._all_images(subject))

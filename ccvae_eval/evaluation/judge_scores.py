@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasCounterfactuals
 from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, NO_JUDGE, ColumnStore
 from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.judge import mean_recall, rank_correlation, trusted_labels
+from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import supports
 
@@ -176,7 +177,7 @@ def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
     if subject.judge is None or not supports(data, HasCounterfactuals):
         return {}
     first = subject.subsample(FIXED_BATCH)
-    (before,) = subject.judged([data.batch(first.ids).images.to(subject.device)])
+    (before,) = judged(subject, [data.batch(first.ids).images.to(subject.device)])
     found: dict[tuple[str, str], float] = {}
     for i in subject.schema.names:
         if i not in data.schema or subject.schema[i].kind == "continuous":
@@ -186,7 +187,7 @@ def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
         if not known.any():
             continue
         changed = data.with_attribute(first.ids[known], i, then[then >= 0].numpy().astype(np.float32))
-        (after,) = subject.judged([changed.to(subject.device)])
+        (after,) = judged(subject, [changed.to(subject.device)])
         for j in subject.schema.names:
             if j in before:
                 found[i, j] = float(total_variation(before[j][torch.from_numpy(known)], after[j]).mean())
@@ -218,6 +219,49 @@ def probability_of(log_probs: Tensor, classes: Tensor) -> Floats:
     chosen = probabilities.gather(1, classes.clamp_min(0)[:, None])[:, 0]
     probability: Floats = torch.where(classes >= 0, chosen, torch.nan).numpy()
     return probability
+
+
+def judged(subject: Subject, batches: Sequence[Images]) -> list[Mapping[str, Tensor]]:
+    """The judge's log-probabilities (n, K) of each label for batches of equal size, on the CPU.
+
+    A continuous label has those of its levels (``Subject.levels``) that stand for the judged value, see
+    :func:`level_log_probs`; without two levels it is left out.
+    """
+    assert subject.judge is not None
+    levels = {label.name: subject.levels(label.name) for label in subject.schema if label.kind == "continuous"}
+
+    def by_class(found: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        for name, output in found.items():
+            if output.shape[1] > 1:
+                yield name, output
+            elif len(levels.get(name, ())) > 1:
+                yield name, level_log_probs(output[:, 0], levels[name])
+
+    return [dict(by_class(found)) for found in judged_on_cpu(subject.judge, batches)]
+
+
+def level_log_probs(values: Tensor, levels: Tensor) -> Tensor:
+    r"""Log-probabilities of the levels of a continuous label that stand for values of it, float64.
+
+    A value, if need be moved to the nearest end of the levels, is shared between the two levels around it by linear
+    interpolation.
+
+    Args:
+        values: shape :math:`(N,)`.
+        levels: ascending, shape :math:`(K,)`, K > 1.
+
+    Returns:
+        Logarithms of the weights of the levels, shape :math:`(N, K)`.
+
+    >>> level_log_probs(torch.tensor([1.5, 9.0]), torch.tensor([0.0, 1.0, 3.0]).double()).exp()
+    tensor([[0.0000, 0.7500, 0.2500],
+            [0.0000, 0.0000, 1.0000]], dtype=torch.float64)
+    """
+    inside = values.double().clamp(levels[0], levels[-1])
+    above = torch.searchsorted(levels, inside).clamp_min(1)[:, None]
+    share = (inside[:, None] - levels[above - 1]) / (levels[above] - levels[above - 1])
+    weights = torch.zeros(len(values), len(levels), dtype=torch.float64)
+    return weights.scatter(1, above - 1, 1 - share).scatter(1, above, share).log()
 
 
 def judged_position(log_probs: Tensor) -> Floats:

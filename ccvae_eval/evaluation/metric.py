@@ -100,8 +100,8 @@ class Decoded:
     def judged(self, of: Intervention | None = None) -> Mapping[str, Tensor]:
         """The judge's log-probabilities (n, K) of each label for an intervention (None: the reconstruction).
 
-        A continuous label has those of its levels, see ``Subject.judged``. Computed once for all metrics and brought to
-        the CPU; empty without a judge.
+        A continuous label has those of its levels, see :func:`judge_scores.judged`. Computed once for all metrics and
+        brought to the CPU; empty without a judge.
         """
         return self.judged_all([of])[0]
 
@@ -113,7 +113,9 @@ class Decoded:
         if None in missing and self.reconstruction is None:
             self.reconstruction = self.subject.decode(self.chunk.codes)
         images = [self.reconstruction if one is None else self.images[one] for one in missing]
-        found = self.subject.judged([each for each in images if each is not None])
+        from ccvae_eval.evaluation.judge_scores import judged  # imports torch
+
+        found = judged(self.subject, [each for each in images if each is not None])
         self.judgements |= zip(missing, found, strict=True)
         return [self.judgements[one] for one in of]
 

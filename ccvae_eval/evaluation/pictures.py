@@ -302,7 +302,6 @@ def _gallery_part(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]
             found[f"do/{label.name}"] = as_bytes(subject.decode(edited)).numpy()
             then = subject.target_class(label.name)[rows]
             if continuous:
-                values = subject.class_values(label.name, then.clamp_min(0)).float()
-                then = torch.where(then >= 0, values, torch.nan)
+                then = subject.class_values(label.name, then).float()
             found[f"then/{label.name}"] = then.numpy()
     return found

@@ -410,7 +410,7 @@ class ResultTable:
         assigned = self.subject.assigned and characteristic and not found.note.startswith(UNASSIGNED)
         kind = GIVEN if given else ASSIGNED if assigned else ""
         notes, in_mean = joined_notes(kind, note, found.note), mean_at is not None
-        left_out = len(self.subject) - found.estimate.n if excluded is None else excluded
+        left_out = self._images_at(at) - found.estimate.n if excluded is None else excluded
         value = Value(name, found.estimate, characteristic, dict(at), left_out, chance, reference, notes, in_mean)
         self._rows.append(_Row(value, found, mean_at))
         groups = self.subject.groups
@@ -425,6 +425,13 @@ class ResultTable:
                     excluded=int(images.sum()) - count,
                 )  # fmt: skip
         return found
+
+    def _images_at(self, at: At) -> int:
+        """Number of images that a row describes: those of its class, or all."""
+        groups = self.subject.groups
+        if groups is None or BY not in at:
+            return len(self.subject)
+        return next(int(images.sum()) for group, images in groups.images.items() if groups.at(group)[BY] == at[BY])
 
     enter = deprecated_method("enter", "add")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -27,7 +27,6 @@ from ccvae_eval.data.labels.relabel import label_columns, match_labels
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.result_table import Groups
 from ccvae_eval.judge import Judge, JudgeSource
-from ccvae_eval.judge.artifact import judged_on_cpu
 from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
 from ccvae_eval.model.fixed_batches import FIXED_BATCH, concatenated, in_fixed_batches, padded, unpadded
 from ccvae_eval.model.interface import (
@@ -207,9 +206,11 @@ class Subject:
         """The images by class of the label ``by``, which the model need not have; None without one."""
         if self.by is None:
             return None
-        schema = self.schema if self.by in self.schema else self.data.schema.select([self.by])
-        column = label_columns(self.data, schema, self.ids)[:, schema.index(self.by)]
-        label = schema[self.by]
+        if self.by in self.schema:
+            label, column = self.schema[self.by], self.column(self.by).numpy()
+        else:
+            label = self.data.schema[self.by]
+            column = label_columns(self.data, LabelSchema((label,)), self.ids)[:, 0]
         return Groups(self.by, {label.class_name(k): column == k for k in range(label.cardinality)})
 
     def noise(self, purpose: str, ids: Ids, size: int) -> Tensor:
@@ -308,12 +309,18 @@ class Subject:
         return self.labels[:, self.schema.index(label)]
 
     @once_per_subject
+    def known_values(self, label: str) -> Tensor:
+        """Values of one label in the images that have it, ascending, shape (n,)."""
+        column = self.column(label)
+        return column[~column.isnan()].sort().values
+
+    @once_per_subject
     def levels(self, label: str) -> Tensor:
         """The quantiles ``LEVELS`` of a continuous label's known values, each once, ascending, shape (K,), float64.
 
         They take the place of classes: an image is of the class k if level k is the nearest to its value.
         """
-        known = self.column(label)[~self.column(label).isnan()].double()
+        known = self.known_values(label).double()
         if not len(known):
             return known
         quantiles = known.quantile(torch.tensor(LEVELS, dtype=torch.float64), interpolation="nearest")
@@ -333,23 +340,16 @@ class Subject:
 
         Args:
             label: the label.
-            classes: a class or level of each image, shape (n,).
+            classes: a class or level of each image, shape (n,); the value for -1 is NaN.
             rows: the images; the level of an image then stands for its own value. None = any images.
         """
-        if self.schema[label].kind != "continuous":
-            return classes.float()
-        values = self.levels(label)[classes]
-        if rows is None:
-            return values
-        return torch.where(classes == self.current_class(label)[rows], self.current_value(label)[rows], values)
-
-    def value_log_probs(self, label: str, values: Tensor) -> Tensor:
-        """Log-probabilities of the levels of a continuous label that stand for values (n,), shape (n, K), float64.
-
-        A value, if need be moved to the nearest end of the levels, is shared between the two levels around it by linear
-        interpolation.
-        """
-        return _level_log_weights(values, self.levels(label))
+        values = classes.float()
+        if self.schema[label].kind == "continuous":
+            values = self.levels(label)[classes.clamp_min(0)]
+            if rows is not None:
+                own = classes == self.current_class(label)[rows]
+                values = torch.where(own, self.current_value(label)[rows], values)
+        return torch.where(classes >= 0, values, torch.nan)
 
     def class_of(self, label: str, value: float) -> int:
         """The class of a value of a label: the index that it is, or the nearest level of a continuous label."""
@@ -416,24 +416,6 @@ class Subject:
         codes = self.codes[:, list(self.layout[characteristic])]
         return code_regression(codes[~column.isnan()], column[~column.isnan()])
 
-    def judged(self, batches: Sequence[Images]) -> list[Mapping[str, Tensor]]:
-        """The judge's log-probabilities (n, K) of each label for batches of equal size, on the CPU.
-
-        A continuous label has those that stand for the judged value, see :meth:`value_log_probs`; without two levels it
-        is left out.
-        """
-        assert self.judge is not None
-        found = judged_on_cpu(self.judge, batches)
-        known = [label.name for label in self.schema if label.kind == "continuous" and len(self.levels(label.name)) > 1]
-        return [
-            {
-                name: self.value_log_probs(name, judged[:, 0]) if name in known else judged
-                for name, judged in one.items()
-                if name in known or judged.shape[1] > 1
-            }
-            for one in found
-        ]
-
     def cached(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
         """Returns a value that belongs to the subject; computes it at the first call only."""
         if key not in self._cache:
@@ -481,20 +463,6 @@ class Subject:
         order = model.layout.characteristic_columns
         places = [order.index(column) for column in model.layout[characteristic]]
         return Gaussian(prior.loc[:, places].cpu(), prior.scale[:, places].cpu())
-
-
-def _level_log_weights(values: Tensor, levels: Tensor) -> Tensor:
-    """Logarithms of the weights with which levels (K,) interpolate values (n,) linearly, shape (n, K).
-
-    >>> _level_log_weights(torch.tensor([1.5, 9.0]), torch.tensor([0.0, 1.0, 3.0]).double()).exp()
-    tensor([[0.0000, 0.7500, 0.2500],
-            [0.0000, 0.0000, 1.0000]], dtype=torch.float64)
-    """
-    inside = values.double().clamp(levels[0], levels[-1])
-    above = torch.searchsorted(levels, inside).clamp_min(1)[:, None]
-    share = (inside[:, None] - levels[above - 1]) / (levels[above] - levels[above - 1])
-    weights = torch.zeros(len(values), len(levels), dtype=torch.float64)
-    return weights.scatter(1, above - 1, 1 - share).scatter(1, above, share).log()
 
 
 def require_finite(model: LabelledVAE, images: Images) -> None:

@@ -191,6 +191,7 @@ class Wanted:
         if (judge.record.digest, judge.input_shape) != (self.data.digest, tuple(self.data.input_shape)):
             return False
         known = {label.name: label for label in judge.labels}
+        # earlier versions left continuous labels out, for this reason
         left_out = {name for name, why in judge.record.left_out.items() if why != "a continuous label"}
         return all(known.get(name) == self.data.schema[name] or name in left_out for name in self.labels)
 

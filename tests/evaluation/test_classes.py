@@ -18,15 +18,16 @@ from ccvae_eval.comparison.compare import compare
 from ccvae_eval.comparison.gate import Rule, check_rules
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import Value, spec_at
-from ccvae_eval.evaluation.result_table import Mean, RatioOfSums, ResultTable
+from ccvae_eval.evaluation.result_table import Mean, RatioOfSums, ResultTable, Undefined
 from ccvae_eval.evaluation.run import Address, Run
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.storage import read, write
 from ccvae_eval.evaluation.subject import prepare
-from ccvae_eval.metrics.accuracy.metric import Accuracy
+from ccvae_eval.metrics.accuracy.metric import Accuracy, BalancedAccuracy
 from ccvae_eval.metrics.density.metric import Density
 from ccvae_eval.metrics.locality.metric import Locality
 from ccvae_eval.metrics.reconstruction.metric import Reconstruction
+from ccvae_eval.metrics.shared.contrasts import RocAuc
 from ccvae_eval.model.interface import Label, LabelSchema
 from ccvae_eval.report import terminal
 from ccvae_eval.report.page.answer import metric_parts
@@ -179,6 +180,17 @@ def test_means_of_the_classes_cover_the_same_characteristics() -> None:
     ), "the mean of all images has both"
 
 
+def test_a_mean_over_latent_dimensions_leaves_out_images_of_its_class_only() -> None:
+    table = table_by({"a": range(30), "b": range(30, 60)}, 60)
+    values = np.random.default_rng(2).random(60)
+    values[:3] = np.nan
+    for column in (0, 1):
+        table.add("focus", "Glasses", Mean(values), {"column": column})
+    found = {v.at.get("by"): v for v in table.measurement([], {}).values if v.characteristic and "column" not in v.at}
+    assert found["Hair:a"].note == "mean over 2 latent dimensions"
+    assert [found[by].excluded for by in (None, "Hair:a", "Hair:b")] == [3, 3, 0]
+
+
 def test_a_ratio_is_that_of_the_sums_in_the_class() -> None:
     table = table_by({"a": range(30), "b": range(30, 60)}, 60)
     u, v = np.random.default_rng(1).random((2, 60))
@@ -200,6 +212,18 @@ def test_the_area_of_a_class_is_that_of_its_scores() -> None:
     assert np.isnan(column[smile == 0]).all()
     own = found.find("density.auc@Smile/by=Smile:present")
     assert own.note == "the label is never absent", "a label does not vary within its own class"
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [lambda scores, labels: BalancedAccuracy(scores.round(), labels), lambda *pair: RocAuc(*([one] for one in pair))],
+)
+def test_a_class_of_images_needs_enough_images_of_each_class_of_the_label(statistic: Any) -> None:
+    images, labels = np.arange(60), np.arange(60) % 2.0
+    labels[30:] = images[30:] >= 58
+    whole = statistic(np.random.default_rng(3).random(60), labels)
+    assert whole.within(images >= 30) == Undefined("only 2 images of a class, 8 are needed")
+    assert (~np.isnan(whole.within(images < 30).terms()[0])).sum() == 30
 
 
 def test_labels_without_classes_and_unknown_labels_are_refused() -> None:

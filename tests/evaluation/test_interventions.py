@@ -27,7 +27,6 @@ from tests.support.fakes import (
     GRADE_SPREAD,
     GRADED,
     SCHEMA,
-    GradedJudge,
     GradedSquares,
     GradedSquaresVAE,
     PlainSquaresVAE,
@@ -234,6 +233,25 @@ def test_a_continuous_label_without_do_or_path_says_why(codes, ages, do, path):
         Traverse("age", 0.5).codes(subject, chunk_without_images(subject))
 
 
+@pytest.mark.parametrize("value", [3.0, torch.nan])
+def test_a_continuous_label_without_two_values_has_no_target(value):
+    subject = aged(torch.rand(50, 1), torch.full((50,), value))
+    assert subject.target_class("age").tolist() == [-1] * 50
+
+
+def test_an_unknown_class_has_no_value():
+    subject = graded(120)
+    levels, own = subject.levels("Smile"), float(subject.column("Smile")[0])
+    unknown = torch.tensor([0, -1])
+    assert subject.class_values("Smile", unknown)[0] == levels[0]
+    assert subject.class_values("Smile", unknown).isnan().tolist() == [False, True]
+    assert subject.class_values("Glasses", unknown).isnan().tolist() == [False, True]
+    known = torch.tensor([int(subject.current_class("Smile")[0]), -1])
+    values = subject.class_values("Smile", known, slice(0, 2))
+    assert values[0] == own
+    assert values.isnan().tolist() == [False, True]
+
+
 def test_a_model_that_intervenes_is_given_the_value_of_the_level():
     class Intervening(PlainSquaresVAE):
         def __init__(self):
@@ -255,16 +273,3 @@ def test_a_model_that_intervenes_is_given_the_value_of_the_level():
     assert torch.equal(Do("Smile", value=33.0).codes(subject, chunk), chunk.codes + 1)
     assert torch.equal(Assign((("Smile", 33.0),)).codes(subject, chunk), chunk.codes + 1)
     assert model.values == {33.0}
-
-
-def test_the_judged_value_is_shared_between_the_two_levels_around_it():
-    subject = graded(judge=GradedJudge())
-    (chunk, *_) = subject.chunks()
-    (judged,) = subject.judged([chunk.images])
-    levels, value = subject.levels("Smile"), GradedJudge().log_probabilities(chunk.images)["Smile"][:, 0].double()
-    shares = judged["Smile"].exp()
-    torch.testing.assert_close(shares.sum(1), torch.ones(32, dtype=torch.float64))
-    torch.testing.assert_close(shares @ levels, value.clamp(levels[0], levels[-1]))
-    assert int((shares > 0).sum(1).max()) == 2
-    assert torch.equal(judged["Smile"].argmax(1), (value[:, None] - levels).abs().argmin(1))
-    assert judged["Glasses"].shape == (32, 2)

@@ -13,6 +13,7 @@ from ccvae_eval.evaluation.judge_scores import (
     JudgeReliability,
     classified_as,
     judge_response,
+    judged,
     probability_of,
     total_variation,
     unchanged_share,
@@ -124,3 +125,16 @@ def test_the_same_class_rate_is_that_of_all_pairs():
     classes = subject.judge.log_probabilities(subject.decode(subject.codes))["Hair"].argmax(1).numpy()
     pairs = [classes[a] == classes[b] for a in range(64) for b in range(64) if a != b]
     assert reliability.same_class_rate("Hair") == pytest.approx(np.mean(pairs))
+
+
+def test_the_judged_value_is_shared_between_the_two_levels_around_it():
+    subject = prepare(GradedSquaresVAE(), GradedSquares(64), np.arange(64), judge=GradedJudge())
+    (chunk, *_) = subject.chunks()
+    (log_probs,) = judged(subject, [chunk.images])
+    levels, value = subject.levels("Smile"), GradedJudge().log_probabilities(chunk.images)["Smile"][:, 0].double()
+    shares = log_probs["Smile"].exp()
+    torch.testing.assert_close(shares.sum(1), torch.ones(32, dtype=torch.float64))
+    torch.testing.assert_close(shares @ levels, value.clamp(levels[0], levels[-1]))
+    assert int((shares > 0).sum(1).max()) == 2
+    assert torch.equal(log_probs["Smile"].argmax(1), (value[:, None] - levels).abs().argmin(1))
+    assert log_probs["Glasses"].shape == (32, 2)

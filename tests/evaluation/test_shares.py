@@ -27,13 +27,13 @@ SIZE = 16
 QUICK = Reconstruction(importance=0, draws=2)
 
 
-def planned(count: int, *chosen: Any, seed: int = 0, decoder: Any = None) -> Plan:
+def planned(count: int, *chosen: Any, seed: int = 0, decoder: Any = None, by: str | None = None) -> Plan:
     """A plan as of a process of its own."""
     model = SquaresVAE(scale=0.3, size=SIZE)
     if decoder is not None:
         model.decode = decoder
     data = Squares(count, size=SIZE)
-    return Plan.of(prepare(model, data, np.arange(count), judge=SquaresJudge(), seed=seed), chosen)
+    return Plan.of(prepare(model, data, np.arange(count), judge=SquaresJudge(), seed=seed, by=by), chosen)
 
 
 def share(folder: Path, index: int, count: int, plan: Plan) -> Path:
@@ -107,6 +107,7 @@ def test_another_plan_than_that_of_the_shares_is_refused(tmp_path: Path) -> None
     for plan, what in (
         (planned(40, replace(QUICK, draws=3)), "settings of reconstruction"),
         (planned(41, QUICK), "images"),
+        (planned(40, QUICK, by="Glasses"), "label of `by`"),
         (planned(40, QUICK, metrics["accuracy"]()), "settings of accuracy"),
     ):
         with pytest.raises(InputError, match=rf"different plans \({what}: .* in this plan"):

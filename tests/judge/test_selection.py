@@ -1,10 +1,15 @@
+import json
 from dataclasses import replace
+from hashlib import blake2b
 
 import numpy as np
 import pytest
 
 from ccvae_eval.core.errors import CheckpointError, DataError, LabelMismatchError
 from ccvae_eval.judge import judge_source, selection, train_judge
+from ccvae_eval.judge.artifact import FIXED, VERSION
+from ccvae_eval.judge.selection import Wanted
+from ccvae_eval.judge.training import STEPS
 from ccvae_eval.model.interface import Label, LabelSchema
 from tests.support.fakes import GRADED, GradedSquares, Squares
 
@@ -161,6 +166,14 @@ def test_a_cached_judge_that_left_continuous_labels_out_is_not_used(trainings, t
     source = judge_source(data, cache_dir=tmp_path)
     assert source.judge is None
     assert source.require().labels == GRADED
+
+
+@pytest.mark.parametrize(("labels", "same"), [(("Glasses",), True), (("Glasses", "Smile"), False)])
+def test_cached_judges_of_earlier_versions_are_found_by_name_for_labels_with_classes_only(labels, same):
+    data = GradedSquares(count=40)
+    asked = [VERSION, STEPS, 0, data.digest, list(data.input_shape), data.schema.select(labels).as_plain()]
+    earlier = f"judge-{blake2b(json.dumps(asked).encode(), digest_size=12).hexdigest()}.safetensors"
+    assert (Wanted(data, labels, FIXED, 0, None).file_name == earlier) == same
 
 
 def test_a_new_judge_starts_from_a_cached_one_of_the_same_data(squares, trainings, tmp_path):

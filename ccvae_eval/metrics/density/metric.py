@@ -52,6 +52,8 @@ POINT_MASS = "p(z_c|y) is a point mass"
 POOLED = {"scale": "pooled"}
 QUARTERS = 4
 """Bins of a continuous label in comparisons of codes with labels; the median is one of their edges."""
+Gaps = tuple[list[Resampled], list[float], float]
+"""``prior_gap`` of each latent dimension, its chance level for each, and its reference."""
 SCATTER_DIMENSIONS = 2
 SCATTER_CODES = 500
 """Codes of each class in the scatter plot, from the first."""
@@ -163,53 +165,53 @@ class DensityAccumulator(ImageAccumulator[Density]):
         table.add("wasserstein", name, whole, POOLED, mean_at=POOLED, chance=chance, note=note)
 
     def _add_prior_gap(self, table: ResultTable, name: str, own: Floats) -> None:
-        if self.subject.schema[name].kind == "continuous":
-            self._add_prior_gap_of_values(table, name, own)
+        """Add ``prior_gap`` of each latent dimension, and their mean."""
+        continuous = self.subject.schema[name].kind == "continuous"
+        found = (self._gaps_of_values if continuous else self._gaps_of_classes)(name, own, table.weights)
+        if found is None:
+            table.add("prior_gap", name, Undefined(POINT_MASS))
             return
+        gaps, chances, floor = found
+        if own.shape[1] > 1:
+            for dimension, gap, chance in zip(self.subject.layout[name], gaps, chances, strict=True):
+                at = {COLUMN: dimension}
+                table.add("prior_gap", name, gap, at, mean_at=None, chance=chance, reference=floor)
+        whole = mean_over_contrasts(gaps, table.weights.level)
+        table.add("prior_gap", name, whole, chance=float(np.mean(chances)), reference=floor)
+
+    def _gaps_of_classes(self, name: str, own: Floats, weights: ResampleWeights) -> Gaps | None:
+        """``prior_gap`` of each latent dimension: the mean over classes, each relative to its p(z_c|y)."""
         prior = self.subject.prior_of(name)
         classes = self.subject.classes(name).numpy()
         kept = [k for k in range(len(prior.loc)) if int((classes == k).sum()) >= self.metric.least]
         loc, scale = prior.loc.double().numpy(), prior.scale.double().numpy()
         if not (scale[kept] > 0).all():
-            table.add("prior_gap", name, Undefined(POINT_MASS))
-            return
+            return None
         floor = float(np.mean([normal_wasserstein_floor(int((classes == k).sum())) for k in kept]))
-        columns, chances, known = [], [], classes >= 0
-        for index, column in enumerate(self.subject.layout[name]):
+        gaps, chances, known = [], [], classes >= 0
+        for index in range(own.shape[1]):
             unit = {k: (own[:, index] - loc[k, index]) / scale[k, index] for k in kept}
             # the codes of all classes in place of each class's own: labels permuted, on average
             chances.append(float(np.mean([normal_wasserstein(unit[k][known]) for k in kept])))
-            parts = [normal_wasserstein_estimate(among(classes == k, unit[k]), table.weights) for k in kept]
-            mean, n = mean_over_contrasts(parts, table.weights.level), sum(part.estimate.n for part in parts)
-            columns.append(replace(mean, estimate=replace(mean.estimate, n=n)))  # the images of all classes
-            if own.shape[1] > 1:
-                at = {COLUMN: column}
-                table.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
-        whole, chance = mean_over_contrasts(columns, table.weights.level), float(np.mean(chances))
-        table.add("prior_gap", name, whole, chance=chance, reference=floor)
+            parts = [normal_wasserstein_estimate(among(classes == k, unit[k]), weights) for k in kept]
+            mean, n = mean_over_contrasts(parts, weights.level), sum(part.estimate.n for part in parts)
+            gaps.append(replace(mean, estimate=replace(mean.estimate, n=n)))  # the images of all classes
+        return gaps, chances, floor
 
-    def _add_prior_gap_of_values(self, table: ResultTable, name: str, own: Floats) -> None:
-        """Add ``prior_gap`` of a continuous label: each code stands relative to p(z_c|y) at its own value."""
+    def _gaps_of_values(self, name: str, own: Floats, weights: ResampleWeights) -> Gaps | None:
+        """``prior_gap`` of each latent dimension: each code relative to p(z_c|y) at its own value of the label."""
         column = self.subject.column(name)
         known = ~column.isnan().numpy()
         loc, scale = (np.full(own.shape, np.nan) for _ in range(2))
         prior = self.subject.prior_at(name, column[~column.isnan()])
         loc[known], scale[known] = prior.loc.double().numpy(), prior.scale.double().numpy()
         if not (scale[known] > 0).all():
-            table.add("prior_gap", name, Undefined(POINT_MASS))
-            return
+            return None
         order = numpy_stream(self.subject.seed, f"prior_gap/{name}").permutation(np.flatnonzero(known))
-        floor, columns, chances = normal_wasserstein_floor(int(known.sum())), [], []
-        for index, dimension in enumerate(self.subject.layout[name]):
-            chances.append(float(normal_wasserstein((own[order, index] - loc[known, index]) / scale[known, index])))
-            columns.append(
-                normal_wasserstein_estimate((own[:, index] - loc[:, index]) / scale[:, index], table.weights)
-            )
-            if own.shape[1] > 1:
-                at = {COLUMN: dimension}
-                table.add("prior_gap", name, columns[-1], at, mean_at=None, chance=chances[-1], reference=floor)
-        whole = mean_over_contrasts(columns, table.weights.level)
-        table.add("prior_gap", name, whole, chance=float(np.mean(chances)), reference=floor)
+        shuffled = (own[order] - loc[known]) / scale[known]
+        gaps = [normal_wasserstein_estimate(column, weights) for column in ((own - loc) / scale).T]
+        chances = [float(normal_wasserstein(column)) for column in shuffled.T]
+        return gaps, chances, normal_wasserstein_floor(int(known.sum()))
 
     def _keep_curves(self, name: str, own: Floats, score: Floats) -> None:
         """Keep the class densities for a figure, and the prior if the code has one latent dimension.

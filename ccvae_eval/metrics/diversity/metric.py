@@ -14,7 +14,7 @@ from ccvae_eval.core.results import Measurement
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasRedraws
 from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
-from ccvae_eval.evaluation.judge_scores import classified_as, unchanged_share
+from ccvae_eval.evaluation.judge_scores import classified_as, judged, unchanged_share
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.result_table import (
     NO_LABEL,
@@ -216,7 +216,7 @@ class DiversityAccumulator(ImageAccumulator[Diversity]):
             found["true features"] = self.feature_spread.of(shown, images, inside)
         if self.subject.judge is not None:
             shown = [chunk.images[here], *(x.to(self.subject.device) for x in true)]
-            before, *after = self.subject.judged(shown)
+            before, *after = judged(self.subject, shown)
             found |= {f"true kept/{j}": unchanged_share(before[j], [at[j] for at in after]) for j in before}
         self.columns.put(name, here + chunk.rows.start, found)
 

@@ -13,6 +13,7 @@ from ccvae_eval.core.results import Estimate, Measurement
 from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.evaluation.accumulator import ImageAccumulator, first_chunks
 from ccvae_eval.evaluation.interventions import why_not
+from ccvae_eval.evaluation.judge_scores import judged
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
 from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, Undefined, among, mean_of
@@ -107,11 +108,11 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
 
     def _judge(self, chunk: Chunk, images: Mapping[str, Images]) -> None:
         """Store the class that the judge predicts for each label of images, by their name."""
-        for name, judged in zip(images, self.subject.judged(list(images.values())), strict=True):
-            found = {j: value.argmax(1).double().numpy() for j, value in judged.items()}
+        for name, log_probs in zip(images, judged(self.subject, list(images.values())), strict=True):
+            found = {j: value.argmax(1).double().numpy() for j, value in log_probs.items()}
             if name in ("assigned", "drawn", "real"):
-                asked = [(j, value) for j, value in self.assignment if j in judged]
-                found |= {f"{OBEYS}{j}": obeys(self.subject, judged[j], j, value) for j, value in asked}
+                asked = [(j, value) for j, value in self.assignment if j in log_probs]
+                found |= {f"{OBEYS}{j}": obeys(self.subject, log_probs[j], j, value) for j, value in asked}
             self.columns.put(name, chunk.rows, found)
 
     def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:

@@ -122,12 +122,11 @@ def _edit(subject: Subject, chunk: Chunk, do: Do, images: Images, now: Tensor, t
     """Edit images in place of a chunk's from the classes ``now`` to the classes ``then``."""
     labels = subject.labels[chunk.rows].clone()
     column = subject.schema.index(do.characteristic)
-    known = subject.class_values(do.characteristic, now.clamp_min(0), chunk.rows).to(labels.dtype)
+    known = subject.class_values(do.characteristic, now, chunk.rows).to(labels.dtype)
     labels[:, column] = torch.where(now >= 0, known, labels[:, column])
     posterior = subject.encode(images, labels)
     seen = Chunk(chunk.rows, chunk.ids, images, posterior, posterior.loc)
     if supports(subject.model, Intervenes):
-        values = subject.class_values(do.characteristic, then.clamp_min(0), chunk.rows).double()
-        target = {do.characteristic: torch.where(then >= 0, values, torch.nan)}
+        target = {do.characteristic: subject.class_values(do.characteristic, then, chunk.rows).double()}
         return subject.decode(model_intervention(subject, seen, target))
     return subject.decode(do.between(subject, seen, now, then)[0])

@@ -185,8 +185,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             found["effect"] = classified_as(after[name], then).astype(np.float64)
             found["effect before"] = classified_as(before[name], then).astype(np.float64)
             if self.subject.schema[name].kind == "continuous":
-                asked = torch.where(then >= 0, self.subject.class_values(name, then.clamp_min(0)), torch.nan)
-                found["asked value"] = asked.numpy()
+                found["asked value"] = self.subject.class_values(name, then).numpy()
                 found |= {key: judged_position(at[name]) for key, at in (("value", after), ("value before", before))}
         if name == self.subject.by:
             found |= {f"do/class/{j}": after[j].argmax(1).double().numpy() for j in after}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import UsageError, suggestion
 from ccvae_eval.core.types import Floats
-from ccvae_eval.evaluation.judge_scores import JudgeReliability, classified_as, total_variation
+from ccvae_eval.evaluation.judge_scores import JudgeReliability, classified_as, level_log_probs, total_variation
 from ccvae_eval.evaluation.result_table import At, Proportion, ResultTable, mean_of, unless
 from ccvae_eval.evaluation.subject import Subject
 
@@ -53,8 +53,8 @@ def assignment_of(text: str, subject: Subject) -> Assignment:
 
 def _value(subject: Subject, name: str, text: str) -> float:
     """Parse a value of a continuous label, which must lie among those of the images."""
-    known = subject.column(name)[~subject.column(name).isnan()]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
+    known = subject.known_values(name)
+    low, high = (float(known[0]), float(known[-1])) if len(known) else (math.nan, math.nan)
     try:
         value = float(text)
     except ValueError:
@@ -72,7 +72,7 @@ def obeys(subject: Subject, log_probs: Tensor, name: str, value: float) -> Float
     """
     if subject.schema[name].kind != "continuous":
         return classified_as(log_probs, torch.full((len(log_probs),), int(value))).astype(np.float64)
-    wanted = subject.value_log_probs(name, torch.full((len(log_probs),), value, dtype=torch.float64))
+    wanted = level_log_probs(torch.full((len(log_probs),), value, dtype=torch.float64), subject.levels(name))
     return np.asarray(total_variation(wanted, log_probs) <= 1 / 2, np.float64)
 
 

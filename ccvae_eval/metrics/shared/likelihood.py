@@ -154,7 +154,7 @@ def label_frequencies(subject: Subject, name: str) -> Floats:
 
 def _equally_likely_values(subject: Subject, name: str) -> Tensor:
     """Return quantiles of a continuous label in the images that stand for p(y), shape (K,); empty without a value."""
-    known = subject.column(name)[~subject.column(name).isnan()].sort().values
+    known = subject.known_values(name)
     count = min(VALUES, len(known))
     return known[(torch.arange(count) * len(known) + len(known) // 2) // max(count, 1)]
 
@@ -306,8 +306,7 @@ class Generate:
 
     def _values(self, name: str, subject: Subject, ranks: Floats) -> Tensor:
         """Return the value of a continuous label for each image: the assigned one, or that of a random image."""
-        chosen, known = dict(self.assignment).get(name), subject.column(name)
-        known = known[~known.isnan()].sort().values
+        chosen, known = dict(self.assignment).get(name), subject.known_values(name)
         if not len(known):
             raise UndefinedError(NO_LABEL, where=name)
         if chosen is not None:

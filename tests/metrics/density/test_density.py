@@ -250,6 +250,17 @@ def test_a_continuous_label_has_a_rank_correlation_and_is_split_at_its_median():
     assert style.value < 0.6
 
 
+@pytest.mark.parametrize("name", ["Glasses", "Smile"])
+def test_codes_have_no_gap_to_a_prior_without_spread(name):
+    class Certain(GradedSquaresVAE):
+        def conditional_prior(self, labels):
+            prior = super().conditional_prior(labels)
+            return replace(prior, scale=torch.zeros_like(prior.scale))
+
+    found = value(measured(prepare(Certain(), GradedSquares(400), np.arange(400))), "prior_gap", name)
+    assert found.note == "p(z_c|y) is a point mass"
+
+
 def test_the_prior_gap_of_a_continuous_label_compares_each_code_with_the_prior_at_its_value():
     data = GradedSquares(400, missing=0.2)
     gap = value(measured(prepare(GradedSquaresVAE(scale=1e-6), data, np.arange(400))), "prior_gap", "Smile")
