@@ -204,6 +204,17 @@ def test_a_comparison_is_printed_as_the_command_prints_it() -> None:
     assert found._repr_html_() == f"<pre>{escape(str(found))}</pre>"
 
 
+def test_a_printed_comparison_names_arguments_of_python() -> None:
+    rng = np.random.default_rng(0)
+    run = run_of({"m": ("v", {"x": Mean(rng.random(50)), "y": "too few images"})})
+    (m,) = run.measurements
+    values = tuple(v if v.estimate.defined else replace(v, remedy="--sample 246") for v in m.values)
+    run = replace(run, measurements=(replace(m, values=values),))
+    only = str(compare(run, run, values=["m.v@y"]))
+    assert "undefined in A and B: too few images -> sample=246" in only
+    assert "0 single characteristics differ (singles has all)" in str(compare(run, run))
+
+
 def test_values_measured_in_two_ways_are_not_compared() -> None:
     rng = np.random.default_rng(0)
     a, b = (run_of({"drift": ("spill", {"x": Mean(rng.random(50))})}) for _ in range(2))

@@ -147,7 +147,7 @@ def test_the_accuracy_of_the_judge_on_real_images_tells_blur_from_a_weak_judge()
     run = run_of(_locality(notes=(f"Smiling: {NO_IMAGE}, not judged", f"Eyeglasses: {NO_IMAGE}, not judged")))
     run = replace(run, header=replace(run.header, judge={"balanced_accuracy": {"Smiling": 0.894}}))
     (finding,) = (f for f in findings(run) if f.check.code == "CE002")
-    assert finding.sentence == f"Eyeglasses: {NO_IMAGE}, Smiling: {NO_IMAGE}, and 0.89 of the real images."
+    assert finding.sentence == f"Eyeglasses: {NO_IMAGE}, Smiling: {NO_IMAGE} (0.89 on real images)."
 
 
 def test_the_docs_have_the_paragraph_of_each_check() -> None:
