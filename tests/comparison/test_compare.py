@@ -270,6 +270,11 @@ def test_runs_of_different_evaluations_are_refused(change: dict[str, object], me
     assert "--seed 0" in error.value.hint
 
 
+def test_a_run_of_an_earlier_version_without_the_image_size_is_compared() -> None:
+    data = {"digest": "d", "split": "test", "name": "faces"}
+    assert compare(model(1, data=data), model(2, data={**data, "image": [3, 64, 64]})).values
+
+
 def test_models_of_different_image_sizes_are_told_what_can_be_done() -> None:
     sizes = (
         {"digest": d, "split": "test", "name": f"faces,size={n}", "image": [3, n, n]} for d, n in (("d", 64), ("e", 32))

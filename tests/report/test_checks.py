@@ -99,8 +99,9 @@ def test_each_check_finds_its_fault(code: str) -> None:
 def test_a_run_without_faults_has_no_findings() -> None:
     good = _with_labels(Eyeglasses=HALVES, Smiling=QUARTERS)
     mse, kl = replace(value("mse", 0.01), chance=0.04), value("kl", 2.0, "Smiling")
-    reconstruction = measurement("reconstruction", "mse", [mse, kl])
-    drift = measurement("drift", "spill", [value("spill", 0.1), value("textured", 5.0, "Smiling")])
+    others = [value("mse", 0.01, "Smiling"), value("kl", 0.0, "Smiling", at={"column": "z0"})]
+    reconstruction = measurement("reconstruction", "mse", [mse, kl, *others])
+    drift = measurement("drift", "spill", [value("spill", 0.1, "Smiling"), value("textured", 5.0, "Smiling")])
     locality = _locality([value("changed", 0.9, "Smiling")])
     assert findings(run_of(good, locality, drift, reconstruction, seen_in_training=False)) == []
 
