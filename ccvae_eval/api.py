@@ -169,7 +169,7 @@ def plan(
     if isinstance(images, Arrays) and images.split_by_position and split is None and limit is None:
         tested = len(images.split("test"))
         suspicions += (
-            f"{tested:,} of the {len(images):,} images are in the split test and are evaluated; "
+            f"Only images of the split test are evaluated, which has {tested:,} of the {len(images):,}; "
             f"--limit {len(images)} evaluates all.",
         )
     if notice is not None:

@@ -307,18 +307,18 @@ def next_command(run: Run, checkpoint: str, common: Common) -> str:
     from ccvae_eval.report.checks import UNLIKE, findings
 
     def opening(verb: str, **more: Sequence[str | None] | None) -> str:
-        given = {**more, "model": [common.model], "set": common.set, "plugin": common.plugin}
-        named = [
-            part for name, of in given.items() for value in of or () if value for part in (f"--{name}", str(value))
-        ]
-        return shlex.join(["ccvae-eval", verb, checkpoint, *named])
+        named = ["ccvae-eval", verb, checkpoint]
+        for name, values in {**more, "model": [common.model], "set": common.set, "plugin": common.plugin}.items():
+            for value in filter(None, values or ()):
+                named += [f"--{name}", str(value)]
+        return shlex.join(named)
 
     def evaluating(verb: str) -> str:
         return opening(verb, data=[common.data], rename=common.label, by=[common.by])
 
-    found = combined_commands(run.measurements, lambda given: f"{options.command_line(without=given)} {given}")
     if run.header.training is None and any(f.check.code == UNLIKE for f in findings(run)):
         return opening("inspect")
+    found = combined_commands(run.measurements, lambda given: f"{options.command_line(without=given)} {given}")
     notes = {note for m in run for v in m.values for note in re.split("; |: ", v.note)}
     has_panel = PANEL in (m.metric for m in run)
     if {ASSIGNED, UNASSIGNED} & notes and not has_panel:

@@ -201,7 +201,7 @@ def _drops(run: Run, rules: Sequence[Rule], baseline: Run | None) -> dict[Rule, 
             results[rule] = _failed(rule, f"absent: {error.what}. {error.hint}")
             continue
         row = compare(run, baseline, values=[str(rule.address)])[str(rule.address)]
-        if math.isnan(row.difference.value):
+        if not row.compared:
             results[rule] = _failed(rule, row.verdict)
         elif row.higher_is_better is None:
             raise UsageError(f"{rule.address} has no better direction", hint="max-drop takes values with a direction.")

@@ -197,7 +197,7 @@ def _seed_plots(found: Comparison, runs: Mapping[str, Sequence[Run]]) -> list[Se
     if found.unit == IMAGES:
         return []
     every = [run for own in runs.values() for run in own]
-    addresses = dict.fromkeys(v.address for v in found.means if not math.isnan(v.difference.value))
+    addresses = dict.fromkeys(v.address for v in found.means if v.compared)
     return [_seed_plot(address, runs, numbers_at(every, address)) for address in addresses]
 
 

@@ -59,7 +59,7 @@ def verdicts(found: Comparison) -> list[str]:
 
 def _verdict(models: tuple[str, str], values: Sequence[ComparedValue], unit: str) -> str:
     first, second = models
-    total, compared = _count(len(values)), [v for v in values if not math.isnan(v.difference.value)]
+    total, compared = _count(len(values)), [v for v in values if v.compared]
     left_out = len(values) - len(compared)
     parts = []
     if not compared:

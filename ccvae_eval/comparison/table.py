@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from dataclasses import replace
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
 from ccvae_eval.comparison.compare import NOT_COMPARED, ComparedValue, Comparison
 from ccvae_eval.comparison.summary import interval, notes, p_value, short
-from ccvae_eval.rendering.tables import FittedTable, bullets
+from ccvae_eval.core.errors import python_words
+from ccvae_eval.rendering.tables import FittedTable, bullets, printed
 from ccvae_eval.rendering.text import escaped
 
 INTERVAL = "95% interval"
-WIDTH = 120
 
 
 def text(found: Comparison) -> str:
-    """The table of a comparison without colours."""
-    file = io.StringIO()
-    # in a notebook, rich would show the text instead of writing it to the file
-    Console(file=file, width=WIDTH, highlight=False, emoji=False, color_system=None, force_jupyter=False).print(
-        comparison_table(found)
-    )
-    return file.getvalue().rstrip()
+    """The table of a comparison without colours, with arguments of Python instead of options of the command line."""
+    values = tuple(replace(v, note=python_words(v.note)) for v in found.values)
+    return printed(comparison_table(replace(found, values=values), all_singles="singles has all"))
 
 
-def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableType:
+def comparison_table(
+    found: Comparison, *, verbose: bool = False, all_singles: str = "--verbose shows all"
+) -> RenderableType:
     """The means, then the single characteristics that differ (all of them if ``verbose``), and how to read them.
 
     Values that could not be compared come last, and their reasons stand below the tables. A narrow terminal leaves out
@@ -45,7 +43,7 @@ def comparison_table(found: Comparison, *, verbose: bool = False) -> RenderableT
             reasons.setdefault(v.note, []).append(str(v.address))
     missing = [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
     differing = sum(v.higher is not None for v in found.singles)
-    more = [f"{differing} single characteristics differ (--verbose shows all)"] if found.means and found.singles else []
+    more = [f"{differing} single characteristics differ ({all_singles})"] if found.means and found.singles else []
     return Group(
         legend, "", *(part for table in tables for part in (table, "")), *bullets([*notes(found), *missing, *more])
     )

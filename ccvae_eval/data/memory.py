@@ -186,6 +186,9 @@ class Arrays(InMemory):
     ) -> None:
         super().__init__(*checked_arrays(_array(images), _array(labels), names, split, SPEC), SPEC)
         self.split_by_position = split is None
+        if regions is not None and not isinstance(regions, Mapping):
+            what = f"regions must map names of labels to masks, got {type(regions).__name__}"
+            raise DataError(what, where=SPEC)
         if regions:  # the method is a capability (HasRegions), so it exists only if there are regions
             masks = {name: self._masks(name, _array(values)) for name, values in regions.items()}
             content = blake2b(repr(list(masks)).encode(), digest_size=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -30,6 +31,7 @@ from ccvae_eval.rendering.text import at_text, escaped, figure, interval_text, p
 ARROWS = {True: "↑", False: "↓", None: ""}
 MEAN, TOTAL = "mean", "total"
 SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"
+WIDTH = 120
 HEADINGS = 60
 """Columns of a terminal into which the headings of a matrix must fit; longer ones are numbered."""
 LONGEST_WORD = 34
@@ -43,6 +45,15 @@ def value_cells(value: Value, spec: ValueSpec) -> list[str]:
     levels = ("" if level is None else figure(level) for level in (value.chance, value.reference))
     count = f"{estimate.n:,}" if estimate.n else ""
     return [figure(estimate.value), interval_text(estimate), *levels, ARROWS[spec.higher_is_better], count]
+
+
+def printed(*parts: RenderableType) -> str:
+    """What a terminal of 120 columns shows, without colours."""
+    file = io.StringIO()
+    # in a notebook, rich would show the text instead of writing it to the file
+    console = Console(file=file, width=WIDTH, highlight=False, emoji=False, color_system=None, force_jupyter=False)
+    console.print(*parts, sep="\n")
+    return file.getvalue().rstrip()
 
 
 class FittedTable(Table):
@@ -69,8 +80,10 @@ class FittedTable(Table):
                 names = spare if isinstance(spare, tuple) else (spare,)
                 shown.columns = [column for column in shown.columns if column.header not in names]
         left_out = [console.render_str(str(c.header)).plain for c in self.columns if c not in shown.columns]
-        # a column of single words keeps its width, and the others are wrapped
-        single = {c._index for c in shown.columns if widths[c._index].maximum == needed[c._index]}
+        # a column of single words keeps its width, and the others are wrapped; a long word is folded for lack of room
+        whole = {c._index: self._least(widths[c._index], c, math.inf) for c in shown.columns}
+        words = whole if sum(whole.values()) <= options.max_width else needed
+        single = {c._index for c in shown.columns if widths[c._index].maximum == words[c._index]}
         shown.columns = [
             replace(column, _index=k, no_wrap=column._index in single) for k, column in enumerate(shown.columns)
         ]
@@ -79,12 +92,12 @@ class FittedTable(Table):
             missing = ", ".join(dict.fromkeys(" ".join(heading.split()) for heading in left_out))
             yield from bullets([f"left out at this width: {missing}; --json has them, or widen the terminal"])
 
-    def _least(self, width: Width, column: Column) -> int:
-        """Characters that a column needs."""
+    def _least(self, width: Width, column: Column, longest: float = LONGEST_WORD) -> float:
+        """Characters that a column needs, if longer words than ``longest`` are folded."""
         if column.no_wrap:
             return width.maximum
         least = column.min_width + self._get_padding_width(column._index) if column.min_width else 0
-        return max(min(width.minimum, LONGEST_WORD), least)
+        return max(min(width.minimum, longest), least)
 
 
 def value_table(*first: str) -> Table:

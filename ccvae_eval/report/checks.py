@@ -132,7 +132,7 @@ def _not_recognised(run: Run) -> Iterator[str]:
     known = real if isinstance(real, dict) else {}
     parts = [
         note.removesuffix(", not judged")
-        + (f", and {known[name]:.2f} of the real images" if isinstance(known.get(name), float) else "")
+        + (f" ({known[name]:.2f} on real images)" if isinstance(known.get(name), float) else "")
         for name, note in zip(_labels(run), found, strict=True)
         if note
     ]

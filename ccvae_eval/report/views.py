@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from ccvae_eval.core.errors import UsageError, python_words, suggestion
 from ccvae_eval.core.results import Measurement
 from ccvae_eval.evaluation.run import Run
+from ccvae_eval.rendering.tables import printed
 from ccvae_eval.rendering.text import plain
 from ccvae_eval.report import terminal
 from ccvae_eval.report.checks import findings
 
-WIDTH = 120
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -58,11 +56,7 @@ def for_python(run: Run) -> Run:
 def text(run: Run) -> str:
     """Header, table and findings of a run, as the terminal shows them, without colours."""
     run = for_python(run)
-    file = io.StringIO()
-    # in a notebook, rich would show the text instead of writing it to the file
-    console = Console(file=file, width=WIDTH, highlight=False, emoji=False, color_system=None, force_jupyter=False)
-    console.print(terminal.header(run), "", terminal.summary(run), *check_lines(run, python_words), sep="\n")
-    return file.getvalue().rstrip()
+    return printed(terminal.header(run), "", terminal.summary(run), *check_lines(run, python_words))
 
 
 def notebook(run: Run) -> str:

@@ -137,6 +137,7 @@ def test_checkpoints_are_evaluated_first_with_the_same_options(capsys: pytest.Ca
 
 def test_a_checkpoint_beside_a_run_is_evaluated_as_the_run_was(capsys: pytest.CaptureFixture[str]) -> None:
     given = ["-m", "accuracy", "--option", "accuracy.least=3", "--limit", "20", "--judge", "none", "--seed", "4"]
+    given += ["--by", "Smiling"]
     assert run_command("run", CHECKPOINT, "-o", "first", "--no-page", "--no-figures", *given) == 0
     capsys.readouterr()
     assert run_command("compare", "first", CHECKPOINT, "--json") == 0
@@ -144,7 +145,20 @@ def test_a_checkpoint_beside_a_run_is_evaluated_as_the_run_was(capsys: pytest.Ca
     verdicts = {v["verdict"] for v in document["values"] if v["difference"] is not None}
     assert verdicts == {"no evidence of a difference (equal on all images)"}
     (second,) = Path("runs").iterdir()
-    assert json.loads((second / "run.json").read_text())["seed"] == 4
+    evaluated = json.loads((second / "run.json").read_text())
+    assert evaluated["seed"] == 4
+    assert evaluated["data"]["by"] == "Smiling"
+
+
+def test_the_next_command_has_the_remedies_of_checkpoints_and_a_folder_for_the_results_of_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["-m", "accuracy", "--data", "faces,n=2000", "--limit", "20", "--judge", "none"]
+    assert run_command("compare", CHECKPOINT, CHECKPOINT, *options) == 0
+    proposed = capsys.readouterr().out.partition("Next: ")[2]
+    assert re.match(r"ccvae-eval compare .* --limit (?!20\b)\d+$", proposed.strip())
+    assert run_command("compare", *map(str, Path("runs").iterdir())) == 0
+    assert capsys.readouterr().out.strip().endswith("--out comparison")
 
 
 @pytest.mark.parametrize("second", ["absent.pt", "broken.pt", "other.pt"])

@@ -204,6 +204,17 @@ def test_a_comparison_is_printed_as_the_command_prints_it() -> None:
     assert found._repr_html_() == f"<pre>{escape(str(found))}</pre>"
 
 
+def test_a_printed_comparison_names_arguments_of_python() -> None:
+    rng = np.random.default_rng(0)
+    run = run_of({"m": ("v", {"x": Mean(rng.random(50)), "y": "too few images"})})
+    (m,) = run.measurements
+    values = tuple(v if v.estimate.defined else replace(v, remedy="--sample 246") for v in m.values)
+    run = replace(run, measurements=(replace(m, values=values),))
+    only = str(compare(run, run, values=["m.v@y"]))
+    assert "undefined in A and B: too few images -> sample=246" in only
+    assert "0 single characteristics differ (singles has all)" in str(compare(run, run))
+
+
 def test_values_measured_in_two_ways_are_not_compared() -> None:
     rng = np.random.default_rng(0)
     a, b = (run_of({"drift": ("spill", {"x": Mean(rng.random(50))})}) for _ in range(2))
@@ -257,6 +268,11 @@ def test_runs_of_different_evaluations_are_refused(change: dict[str, object], me
     assert error.value.why == message
     assert "ccvae-eval run b.pt" in error.value.hint
     assert "--seed 0" in error.value.hint
+
+
+def test_a_run_of_an_earlier_version_without_the_image_size_is_compared() -> None:
+    data = {"digest": "d", "split": "test", "name": "faces"}
+    assert compare(model(1, data=data), model(2, data={**data, "image": [3, 64, 64]})).values
 
 
 def test_models_of_different_image_sizes_are_told_what_can_be_done() -> None:

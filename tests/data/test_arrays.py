@@ -139,8 +139,9 @@ def test_masks_in_memory_are_regions() -> None:
     [
         ({"c": np.ones((40, 8, 8))}, "there is no label 'c'"),
         ({"a": np.ones((40, 8, 3))}, r"masks must have the shape \(40, 8, 8\), got \(40, 8, 3\)"),
+        (np.ones((40, 8, 8)), "regions must map names of labels to masks, got ndarray"),
     ],
 )
-def test_unusable_masks_are_rejected(regions: dict[str, Any], message: str) -> None:
+def test_unusable_masks_are_rejected(regions: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Arrays(IMAGES, LABELS, ["a", "b"], regions=regions)

@@ -244,7 +244,7 @@ def test_arrays_with_too_few_images_are_told_how_to_use_all_of_them() -> None:
     auc = run.find("accuracy.auc@Glasses")
     assert auc.remedy == "--limit 900"
     used = re.search(
-        r"(\d+) of the 900 images are in the split test .* --limit 900 evaluates all", str(run.header.warnings)
+        r"the split test are evaluated, which has (\d+) of the 900; --limit 900 evaluates all", str(run.header.warnings)
     )
     assert used is not None
     assert int(used[1]) == run.header.data["n"]

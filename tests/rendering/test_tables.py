@@ -52,6 +52,13 @@ def test_a_very_long_name_is_folded_and_costs_no_column() -> None:
     assert "".join(lines[1:]).count("n") == 300
 
 
+def test_a_long_name_is_folded_only_for_lack_of_room() -> None:
+    table = FittedTable("name", "note")
+    table.add_row(name := "n" * 40, "words " * 20)
+    assert any(line.startswith(name) for line in shown(table, 60))
+    assert not any(line.startswith(name) for line in shown(table, 42))
+
+
 def test_a_matrix_has_numbers_and_shades() -> None:
     lines = shown(shaded_table("title", ["a", "b"], ["a", "b"], [[1, 0.5], [0, np.nan]], ascii_only=False))
     assert lines[0] == "title"

@@ -99,8 +99,9 @@ def test_each_check_finds_its_fault(code: str) -> None:
 def test_a_run_without_faults_has_no_findings() -> None:
     good = _with_labels(Eyeglasses=HALVES, Smiling=QUARTERS)
     mse, kl = replace(value("mse", 0.01), chance=0.04), value("kl", 2.0, "Smiling")
-    reconstruction = measurement("reconstruction", "mse", [mse, kl])
-    drift = measurement("drift", "spill", [value("spill", 0.1), value("textured", 5.0, "Smiling")])
+    others = [value("mse", 0.01, "Smiling"), value("kl", 0.0, "Smiling", at={"column": "z0"})]
+    reconstruction = measurement("reconstruction", "mse", [mse, kl, *others])
+    drift = measurement("drift", "spill", [value("spill", 0.1, "Smiling"), value("textured", 5.0, "Smiling")])
     locality = _locality([value("changed", 0.9, "Smiling")])
     assert findings(run_of(good, locality, drift, reconstruction, seen_in_training=False)) == []
 
@@ -147,7 +148,7 @@ def test_the_accuracy_of_the_judge_on_real_images_tells_blur_from_a_weak_judge()
     run = run_of(_locality(notes=(f"Smiling: {NO_IMAGE}, not judged", f"Eyeglasses: {NO_IMAGE}, not judged")))
     run = replace(run, header=replace(run.header, judge={"balanced_accuracy": {"Smiling": 0.894}}))
     (finding,) = (f for f in findings(run) if f.check.code == "CE002")
-    assert finding.sentence == f"Eyeglasses: {NO_IMAGE}, Smiling: {NO_IMAGE}, and 0.89 of the real images."
+    assert finding.sentence == f"Eyeglasses: {NO_IMAGE}, Smiling: {NO_IMAGE} (0.89 on real images)."
 
 
 def test_the_docs_have_the_paragraph_of_each_check() -> None:
