@@ -230,8 +230,7 @@ class Do:
         if subject.schema[name].kind == "continuous":
             require_levels(subject, name)
         if supports(subject.model, Intervenes):
-            target = self._target(subject)
-            values = torch.where(target >= 0, subject.class_values(name, target.clamp_min(0)).double(), torch.nan)
+            values = target_values(subject, name, self._target(subject))
             if self.value is not None:
                 values = torch.full_like(values, self.value)
             moved = model_intervention(subject, chunk, {name: values[chunk.rows]})
@@ -319,6 +318,16 @@ class Do:
             labelled = (own_class >= 0)[:, None]
             before = torch.where(labelled, without[0], before[0]), torch.where(labelled, without[1], before[1])
         return before, (fitted.loc[there], fitted.scale[there])
+
+
+def target_values(subject: Subject, name: str, classes: Tensor, rows: slice | None = None) -> Tensor:
+    """Value of a label that each image is set to, shape (n,), float64; NaN where its class is -1.
+
+    Args:
+        subject, name, rows: as of :meth:`Subject.class_values`.
+        classes: class or level of each image, shape (n,); -1 = unchanged or unknown.
+    """
+    return torch.where(classes >= 0, subject.class_values(name, classes.clamp_min(0), rows).double(), torch.nan)
 
 
 def model_intervention(subject: Subject, chunk: Chunk, targets: Mapping[str, Tensor]) -> Codes:
@@ -411,7 +420,8 @@ class Together:
         every = subject.cached(("together", self), lambda: self.targets(subject))
         targets = {name: found[chunk.rows] for name, found in every.items()}
         if supports(subject.model, Intervenes):
-            return model_intervention(subject, chunk, targets)
+            values = {name: target_values(subject, name, target) for name, target in targets.items()}
+            return model_intervention(subject, chunk, values)
         found = chunk.codes
         for name, target in targets.items():
             columns = subject.layout[name]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasCounterfactuals, HasVariety
-from ccvae_eval.evaluation.interventions import Do, donor_rows, model_intervention
+from ccvae_eval.evaluation.interventions import Do, donor_rows, model_intervention, target_values
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.shared.image_change import absolute_change
 from ccvae_eval.model.interface import Intervenes, supports
@@ -127,7 +127,6 @@ def _edit(subject: Subject, chunk: Chunk, do: Do, images: Images, now: Tensor, t
     posterior = subject.encode(images, labels)
     seen = Chunk(chunk.rows, chunk.ids, images, posterior, posterior.loc)
     if supports(subject.model, Intervenes):
-        values = subject.class_values(do.characteristic, then.clamp_min(0), chunk.rows).double()
-        target = {do.characteristic: torch.where(then >= 0, values, torch.nan)}
-        return subject.decode(model_intervention(subject, seen, target))
+        values = target_values(subject, do.characteristic, then, chunk.rows)
+        return subject.decode(model_intervention(subject, seen, {do.characteristic: values}))
     return subject.decode(do.between(subject, seen, now, then)[0])

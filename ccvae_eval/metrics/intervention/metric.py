@@ -24,6 +24,7 @@ from ccvae_eval.evaluation.interventions import (
     Swap,
     Together,
     donor_rows,
+    target_values,
     why_not,
 )
 from ccvae_eval.evaluation.judge_scores import classified_as, judged_change, judged_position
@@ -185,8 +186,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             found["effect"] = classified_as(after[name], then).astype(np.float64)
             found["effect before"] = classified_as(before[name], then).astype(np.float64)
             if self.subject.schema[name].kind == "continuous":
-                asked = torch.where(then >= 0, self.subject.class_values(name, then.clamp_min(0)), torch.nan)
-                found["asked value"] = asked.numpy()
+                found["asked value"] = target_values(self.subject, name, then).numpy()
                 found |= {key: judged_position(at[name]) for key, at in (("value", after), ("value before", before))}
         if name == self.subject.by:
             found |= {f"do/class/{j}": after[j].argmax(1).double().numpy() for j in after}
@@ -308,10 +308,6 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         self.columns.put(NO_CHARACTERISTIC, batch.chunk.rows, found)
         self._keep("assigned", batch, (assigned,))
 
-    @property
-    def _class_labels(self) -> list[str]:
-        return [label.name for label in self.subject.schema if label.kind != "continuous"]
-
     def _keep(self, name: str, batch: Decoded, interventions: Sequence[Intervention]) -> None:
         assert batch.reconstruction is not None, "asked for in needs()"
         edited = (batch.images[intervention] for intervention in interventions)
@@ -343,13 +339,12 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             rows.add_assignment(assignment_text(assignment, self.subject), [name for name, _ in assignment])
         if self.metric.together:
             counted = training_images(self.subject)
+            with_classes = [label.name for label in self.subject.schema if label.kind != "continuous"]
+            current = {name: self.subject.current_class(name) for name in with_classes}
             for several in self.sets:
                 targets = several.targets(self.subject)
-                current = {name: self.subject.current_class(name) for name in self._class_labels}
-                asked = {
-                    name: torch.where(targets[name] < 0, now, targets[name]) if name in targets else now
-                    for name, now in current.items()
-                }
+                changed = {name: torch.where(set_to < 0, current[name], set_to) for name, set_to in targets.items()}
+                asked = current | changed
                 rows.add_together(several.count, targets, None if counted is None else counted(asked))
             for count in range(len(self.sets) + 1, self.metric.together + 1):
                 table.add("obeyed_together", None, Undefined(f"{len(self.sets)} labels can be set"), {"set": count})

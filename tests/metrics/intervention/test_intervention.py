@@ -253,6 +253,12 @@ def test_a_model_with_intervene_edits_its_own_codes() -> None:
     assert torch.equal(codes[:, 4], 10.0 + subject.target_class("Hair")[chunk.rows])
     both = Assign((("Glasses", 1), ("Smile", 0))).codes(subject, chunk)
     assert torch.equal(both[:, [0, 2]], torch.tensor([11.0, 10.0]).expand(32, 2))
+    two = Together(2, ("Glasses", "Hair", "Smile"))
+    moved, targets = two.codes(subject, chunk), two.targets(subject)
+    for name, column in (("Glasses", 0), ("Smile", 2), ("Hair", 4)):
+        target, own = targets[name][chunk.rows], chunk.codes[:, column]
+        assert (target < 0).any(), "labels that were not drawn stay"
+        assert torch.equal(moved[:, column], torch.where(target < 0, own, 10.0 + target))
 
 
 @pytest.mark.parametrize("settings", [{"repeats": ()}, {"repeats": (0,)}, {"draws": 1}, {"rendered": -1}])
