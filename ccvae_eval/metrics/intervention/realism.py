@@ -191,6 +191,8 @@ class FeatureValues:
         self.subject, self.columns = subject, columns
         self.at: At = {"features": self.features.name}
         self.shows_identity = self.features.name not in OF_IMAGES
+        self._first_row: int | None = None
+        """Of the last chunk, whose images and reconstructions serve all characteristics."""
 
     def update(self, batch: Decoded, edited: Images) -> None:
         """Keeps the features of a chunk's edited images, and once for all characteristics those of the others."""
@@ -198,7 +200,8 @@ class FeatureValues:
         if rows.start >= self.limit or self.features.undefined:
             return
         assert r is not None, "asked for in needs()"
-        if np.isnan(self.columns.get(NO_CHARACTERISTIC, REAL)[rows]).all():
+        if rows.start != self._first_row:
+            self._first_row = rows.start
             others = {REAL: self.features.of(batch.chunk.images), REBUILT: self.features.of(r)}
             self.columns.put(NO_CHARACTERISTIC, rows, others)
         found = {EDITED: self.features.of(edited)}
