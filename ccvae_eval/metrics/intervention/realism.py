@@ -104,7 +104,7 @@ class Neighbourhoods:
 
     def divergences(self, moved: Floats) -> Floats:
         """Divergence of each image at the distances ``moved``, shape (N,); NaN without images to compare with."""
-        return latent_divergence(*self._shares(moved))
+        return latent_divergence(*self._shares(moved, *self._hits(moved)))
 
     def of_real_images(self) -> float | None:
         """Mean divergence if each real image of the target class takes the place of the edited one."""
@@ -129,13 +129,13 @@ class Neighbourhoods:
             weights: the run's resamples.
             images: the rows of the images in the sample, shape (N,).
         """
-        values = self.divergences(moved)
+        near, far = self._hits(moved)
+        values = latent_divergence(*self._shares(moved, near, far))
         enter = np.flatnonzero(~np.isnan(values))
         if not len(enter):
             return undefined_estimate(weights.draws, "")
         value, influence = float(values[enter].mean()), np.zeros(weights.n)
         influence[images[enter]] = values[enter] - value
-        near, far = self._hits(moved)
         for weight, hit, pairs in ((FAR, near, self.target), (NEAR, far, self.own)):
             count = pairs[enter].sum(1)
             share = hit[enter].sum(1) / count
@@ -151,8 +151,7 @@ class Neighbourhoods:
         """Images of the target class as near as ``moved`` or nearer, and images of the own class as far or farther."""
         return self.target & (self.apart <= moved[:, None]), self.own & (self.apart >= moved[:, None])
 
-    def _shares(self, moved: Floats) -> tuple[Floats, Floats]:
-        near, far = self._hits(moved)
+    def _shares(self, moved: Floats, near: Bools, far: Bools) -> tuple[Floats, Floats]:
         nearer, farther = safe_ratio(near.sum(1), self.target.sum(1)), safe_ratio(far.sum(1), self.own.sum(1))
         return among(~np.isnan(moved), nearer), among(~np.isnan(moved), farther)
 
