@@ -364,6 +364,12 @@ def test_smaller_sets_are_among_the_larger_ones() -> None:
         assert torch.equal(one[name][both], two[name][both])
 
 
+def test_no_label_is_set_if_the_class_of_one_that_was_drawn_is_unknown() -> None:
+    subject = subject_of(missing=0.1)
+    targets = torch.stack(list(Together(2, ("Glasses", "Hair", "Smile")).targets(subject).values()))
+    assert set((targets >= 0).sum(0).tolist()) == {0, 2}
+
+
 def test_combinations_are_counted_in_the_training_images() -> None:
     """Brute force over the images of the training split."""
     data = Squares(600)
