@@ -365,7 +365,7 @@ def test_smaller_sets_are_among_the_larger_ones() -> None:
 
 
 def test_no_label_is_set_if_the_class_of_one_that_was_drawn_is_unknown() -> None:
-    subject = subject_of(missing=0.1)
+    subject = subject_of(PlainSquaresVAE(), missing=0.1)
     targets = torch.stack(list(Together(2, ("Glasses", "Hair", "Smile")).targets(subject).values()))
     assert set((targets >= 0).sum(0).tolist()) == {0, 2}
 
