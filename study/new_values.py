@@ -84,9 +84,7 @@ def _listed(perturbations: frozenset[str]) -> str:
 
 def write_table(docs: Path) -> None:
     """Writes the table between its marks in docs/metrics/calibration.md."""
-    pages, target = (
-        [page.read_text() for page in sorted(docs.glob("calibration-*.md"))],
-        docs / "metrics/calibration.md",
-    )
+    pages = [page.read_text() for page in sorted(docs.glob("calibration-*.md"))]
+    target = docs / "metrics/calibration.md"
     before, rest = target.read_text().split(START)
     target.write_text(f"{before}{START}\n{table(pages)}\n{END}{rest.split(END)[1]}")

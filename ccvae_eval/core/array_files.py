@@ -9,7 +9,6 @@ import shutil
 import struct
 import sys
 import tempfile
-import weakref
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from ccvae_eval.core.errors import InputError
 from ccvae_eval.core.files import open_regular_file
+from ccvae_eval.core.large_arrays import OpenFile
 
 SUFFIX = ".npy"
 UNLIMITED = sys.maxsize
@@ -282,7 +282,7 @@ class DiskArray:
         where: str,
         error: type[InputError],
     ) -> None:
-        self._file, self._place, self._raw, self._type = _OpenFile(descriptor), place, shape, dtype
+        self._file, self._place, self._raw, self._type = _UnchangedFile(descriptor), place, shape, dtype
         self._where, self._error = where, error
         self._convert: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
         self.shape, self.dtype = shape, dtype
@@ -338,12 +338,11 @@ class DiskArray:
         return content
 
 
-class _OpenFile:
-    """A descriptor that is closed with this object."""
+class _UnchangedFile(OpenFile):
+    """An open file that nobody may write to."""
 
     def __init__(self, descriptor: int) -> None:
-        self.descriptor = os.dup(descriptor)
-        weakref.finalize(self, os.close, self.descriptor)
+        super().__init__(descriptor)
         self.opened = self.state()
 
     def state(self) -> tuple[int, int]:

@@ -18,13 +18,17 @@ MAX_IN_MEMORY = 16_384
 """Images whose numbers are kept in memory. Those of more images are kept in temporary files."""
 
 
-class _File:
-    """A temporary file without a name, closed with this object."""
+class OpenFile:
+    """A duplicate of a file's descriptor, closed with this object."""
 
-    def __init__(self) -> None:
-        with tempfile.TemporaryFile() as file:
-            self.descriptor = os.dup(file.fileno())
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = os.dup(descriptor)
         weakref.finalize(self, os.close, self.descriptor)
+
+
+def _temporary_file() -> OpenFile:
+    with tempfile.TemporaryFile() as file:
+        return OpenFile(file.fileno())
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
@@ -45,7 +49,7 @@ class LargeArray:
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, file: LargeArray | None = None) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._row = math.prod(shape[1:]) * self.dtype.itemsize
-        self._file: _File = _File() if file is None else file._file
+        self._file: OpenFile = _temporary_file() if file is None else file._file
         self._place = os.fstat(self._file.descriptor).st_size
         os.ftruncate(self._file.descriptor, self._place + shape[0] * self._row)
 

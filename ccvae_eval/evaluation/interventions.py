@@ -411,7 +411,8 @@ class Together:
         every = subject.cached(("together", self), lambda: self.targets(subject))
         targets = {name: found[chunk.rows] for name, found in every.items()}
         if supports(subject.model, Intervenes):
-            return model_intervention(subject, chunk, targets)
+            values = {name: subject.class_values(name, target).double() for name, target in targets.items()}
+            return model_intervention(subject, chunk, values)
         found = chunk.codes
         for name, target in targets.items():
             columns = subject.layout[name]

@@ -53,10 +53,10 @@ class DisentSettings:
     std: tuple[Annotated[float, Range(above=0)], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (0, self.channels) or len(self.mean) != len(self.std):
-                what = f"mean and std must have one number for each of the {self.channels} channels"
-                raise UsageError(what, where=f"disent: {name}")
+        given = len(self.mean), len(self.std)
+        if given not in ((0, 0), (self.channels, self.channels)):
+            what = f"mean and std must have one number for each of the {self.channels} channels"
+            raise UsageError(f"{what}, got {given[0]} and {given[1]}", where="disent")
 
 
 class Disent:

@@ -157,8 +157,10 @@ def test_settings_convert_normalised_images_and_early_outputs(external: Any, tmp
     assert torch.allclose(model.decode(codes), (shown * std + mean).clamp(0, 1))
     early: Any = open_checkpoint(path, settings={"activation": "halved"}).model
     assert torch.equal(early.decode(codes), ((shown + 1) / 2).clamp(0, 1))
-    with pytest.raises(CcvaeEvalError, match="one number for each of the 3 channels"):
+    with pytest.raises(CcvaeEvalError, match="one number for each of the 3 channels, got 1 and 1"):
         open_checkpoint(path, settings={"mean": [0.2], "std": [0.5]})
+    with pytest.raises(CcvaeEvalError, match="got 3 and 0"):
+        open_checkpoint(path, settings={"mean": [0.2, 0.3, 0.4]})
     with pytest.raises(CcvaeEvalError, match="activation"):
         open_checkpoint(path, settings={"activation": "tanh"})
 

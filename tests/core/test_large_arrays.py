@@ -61,6 +61,16 @@ def test_a_full_disk_is_an_error_with_a_hint(monkeypatch):
     assert "TMPDIR" in str(caught.value)
 
 
+def test_short_reads_and_writes_are_continued(monkeypatch):
+    read, write = os.preadv, os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, view, place: write(file, view[:5], place))
+    monkeypatch.setattr(os, "preadv", lambda file, views, place: read(file, [views[0][:5]], place))
+    array, expected = LargeArray((7, 2), np.float64), np.arange(14.0).reshape(7, 2)
+    array[:] = expected
+    np.testing.assert_array_equal(array[:], expected)
+    np.testing.assert_array_equal(array[np.array([6, 0])], expected[[6, 0]])
+
+
 def test_named_arrays_are_a_mapping(monkeypatch):
     monkeypatch.setattr(large_arrays, "MAX_IN_MEMORY", 10)
     expected = {"few": np.arange(5), "many": np.arange(20.0), "more": np.arange(40).reshape(20, 2), "one": np.array(3)}

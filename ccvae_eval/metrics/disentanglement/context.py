@@ -64,7 +64,8 @@ class ScoreResult:
         reason: reason why the total is undefined, if it is.
         note: note that is shown with each value.
         at: further keys of the value.
-        interval: confidence interval of the total, if it is not computed from resamples (votes).
+        interval: lower and upper ends of the confidence intervals of the score and its parts, if they are not computed
+            from resamples (votes, rendered groups).
         factor_estimates: an estimate for each factor from counts, used instead of resamples; the total is their mean.
         subsample_size: rows of each resample if they are drawn without replacement; 0 for a bootstrap of the test rows
             with the fits fixed.
@@ -80,7 +81,7 @@ class ScoreResult:
     reason: str = ""
     note: str = ""
     at: At = field(default_factory=dict)
-    interval: tuple[float, float] | None = None
+    interval: tuple[ScoreParts, ScoreParts] | None = None
     factor_estimates: tuple[Resampled, ...] = ()
     subsample_size: int = 0
     bias_rate: float | None = None
@@ -105,20 +106,25 @@ class ScoreResult:
     ) -> None:  # fmt: skip
         """Adds the total, or one factor or latent; ``known`` is its estimate from counts."""
         number: Any
-        number, draws, chances = (
+        ends: list[Any]
+        number, draws, chances, *ends = (
             None if parts is None or getattr(parts, part) is None else getattr(parts, part)[place]
-            for parts in (self.point, self.draws, self.chance)
+            for parts in (self.point, self.draws, self.chance, *(self.interval or ()))
         )
-        found = _with_value_inside(self._estimate(float(number), draws, table.weights.level, known))
+        found = _with_value_inside(self._estimate(float(number), draws, table.weights.level, known, ends))
         chance = None if chances is None or np.isnan(chances).all() else float(np.nanmean(chances))
         table.add(
             self.name, characteristic, found, {**self.at, **latent}, mean_at=None, chance=chance, reference=reference,
             why=self.reason or "undefined on these rows", note=self.note if found.defined else "", excluded=excluded,
         )  # fmt: skip
 
-    def _estimate(self, number: float, draws: Floats | None, level: float, known: Resampled | None) -> Resampled:
-        if self.interval is not None and not np.isnan(number):
-            return Resampled(Estimate(number, *self.interval, self.n, Method.VOTES), np.empty(0))
+    def _estimate(
+        self, number: float, draws: Floats | None, level: float, known: Resampled | None, ends: Sequence[Floats]
+    ) -> Resampled:
+        """The estimate of the total or a part; ``ends`` are those of its interval if it is given."""
+        if ends and not np.isnan(number):
+            low, high = map(float, ends)
+            return Resampled(Estimate(number, low, high, self.n, Method.VOTES), np.empty(0))
         if draws is None or np.isnan(number):
             return Resampled(Estimate(number, n=self.n), np.empty(0))
         if self.subsample_size:

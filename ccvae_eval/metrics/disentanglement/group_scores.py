@@ -123,12 +123,13 @@ def _variance_score(context: PanelContext, name: str, *, all_but_one: bool) -> l
             shares = 1 - groups[:, chosen] / spread[chosen] @ scale[chosen] / scale[chosen].sum()
             values[k], variances[k] = shares.mean(), shares.var(ddof=1) / len(shares)
     point, known = over_factors(values), ~np.isnan(values)
-    half = NORMAL_QUANTILE * float(np.sqrt(variances[known].sum())) / max(known.sum(), 1)
-    total = float(point.total)
+    halves = NORMAL_QUANTILE * np.sqrt(variances)
+    half = NORMAL_QUANTILE * np.sqrt(variances[known].sum()) / max(known.sum(), 1)
+    low, high = ScoreParts(point.total - half, values - halves), ScoreParts(point.total + half, values + halves)
     return [
         ScoreResult(
             name, point, len(table), chance=over_factors(np.where(known, 0.0, np.nan)),
-            reason="needs two latent dimensions", interval=(total - half, total + half),
+            reason="needs two latent dimensions", interval=(low, high),
             note=f"{source}; confidence interval over the groups alone",
         )
     ]  # fmt: skip
@@ -405,7 +406,8 @@ def _vote_score(context: PanelContext, name: str, feature: Feature, *, all_but_o
     def result(name: str, value: float, chance: float, low: float, high: float) -> ScoreResult:
         point, null = ScoreParts(np.asarray(value)), ScoreParts(np.asarray(chance))
         reason, rows = "too few votes", len(table)
-        return ScoreResult(name, point, rows, chance=null, reason=reason, note=note, interval=(low, high))
+        ends = ScoreParts(np.asarray(low)), ScoreParts(np.asarray(high))
+        return ScoreResult(name, point, rows, chance=null, reason=reason, note=note, interval=ends)
 
     plain = wilson(int(correct.sum()), len(correct))
     results = [result(names[-1], plain.value, 1 / usable, plain.low, plain.high)]

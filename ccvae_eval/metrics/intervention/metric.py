@@ -307,10 +307,6 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         self.columns.put(NO_CHARACTERISTIC, batch.chunk.rows, found)
         self._keep("assigned", batch, (assigned,))
 
-    @property
-    def _class_labels(self) -> list[str]:
-        return [label.name for label in self.subject.schema if label.kind != "continuous"]
-
     def _keep(self, name: str, batch: Decoded, interventions: Sequence[Intervention]) -> None:
         assert batch.reconstruction is not None, "asked for in needs()"
         edited = (batch.images[intervention] for intervention in interventions)
@@ -342,13 +338,12 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             rows.add_assignment(assignment_text(assignment, self.subject), [name for name, _ in assignment])
         if self.metric.together:
             counted = training_images(self.subject)
+            with_classes = [label.name for label in self.subject.schema if label.kind != "continuous"]
+            current = {name: self.subject.current_class(name) for name in with_classes}
             for several in self.sets:
                 targets = several.targets(self.subject)
-                current = {name: self.subject.current_class(name) for name in self._class_labels}
-                asked = {
-                    name: torch.where(targets[name] < 0, now, targets[name]) if name in targets else now
-                    for name, now in current.items()
-                }
+                changed = {name: torch.where(set_to < 0, current[name], set_to) for name, set_to in targets.items()}
+                asked = current | changed
                 rows.add_together(several.count, targets, None if counted is None else counted(asked))
             for count in range(len(self.sets) + 1, self.metric.together + 1):
                 table.add("obeyed_together", None, Undefined(f"{len(self.sets)} labels can be set"), {"set": count})

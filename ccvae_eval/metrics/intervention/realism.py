@@ -104,7 +104,7 @@ class Neighbourhoods:
 
     def divergences(self, moved: Floats) -> Floats:
         """Divergence of each image at the distances ``moved``, shape (N,); NaN without images to compare with."""
-        return latent_divergence(*self._shares(moved))
+        return latent_divergence(*self._shares(moved, *self._hits(moved)))
 
     def of_real_images(self) -> float | None:
         """Mean divergence if each real image of the target class takes the place of the edited one."""
@@ -129,13 +129,13 @@ class Neighbourhoods:
             weights: the run's resamples.
             images: the rows of the images in the sample, shape (N,).
         """
-        values = self.divergences(moved)
+        near, far = self._hits(moved)
+        values = latent_divergence(*self._shares(moved, near, far))
         enter = np.flatnonzero(~np.isnan(values))
         if not len(enter):
             return undefined_estimate(weights.draws, "")
         value, influence = float(values[enter].mean()), np.zeros(weights.n)
         influence[images[enter]] = values[enter] - value
-        near, far = self._hits(moved)
         for weight, hit, pairs in ((FAR, near, self.target), (NEAR, far, self.own)):
             count = pairs[enter].sum(1)
             share = hit[enter].sum(1) / count
@@ -151,8 +151,7 @@ class Neighbourhoods:
         """Images of the target class as near as ``moved`` or nearer, and images of the own class as far or farther."""
         return self.target & (self.apart <= moved[:, None]), self.own & (self.apart >= moved[:, None])
 
-    def _shares(self, moved: Floats) -> tuple[Floats, Floats]:
-        near, far = self._hits(moved)
+    def _shares(self, moved: Floats, near: Bools, far: Bools) -> tuple[Floats, Floats]:
         nearer, farther = safe_ratio(near.sum(1), self.target.sum(1)), safe_ratio(far.sum(1), self.own.sum(1))
         return among(~np.isnan(moved), nearer), among(~np.isnan(moved), farther)
 
@@ -191,6 +190,8 @@ class FeatureValues:
         self.subject, self.columns = subject, columns
         self.at: At = {"features": self.features.name}
         self.shows_identity = self.features.name not in OF_IMAGES
+        self._first_row: int | None = None
+        """Of the last chunk, whose images and reconstructions serve all characteristics."""
 
     def update(self, batch: Decoded, edited: Images) -> None:
         """Keeps the features of a chunk's edited images, and once for all characteristics those of the others."""
@@ -198,7 +199,8 @@ class FeatureValues:
         if rows.start >= self.limit or self.features.undefined:
             return
         assert r is not None, "asked for in needs()"
-        if np.isnan(self.columns.get(NO_CHARACTERISTIC, REAL)[rows]).all():
+        if rows.start != self._first_row:
+            self._first_row = rows.start
             others = {REAL: self.features.of(batch.chunk.images), REBUILT: self.features.of(r)}
             self.columns.put(NO_CHARACTERISTIC, rows, others)
         found = {EDITED: self.features.of(edited)}

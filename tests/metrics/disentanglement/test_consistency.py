@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ def test_independent_noise_has_neither(profile: str) -> None:
     rng = np.random.default_rng(3)
     for found in scores_of(lambda factors: rng.standard_normal(factors.shape), profile).values():
         assert found.interval is not None
-        assert found.interval[0] - 0.02 <= 0 <= found.interval[1] + 0.02
+        low, high = (float(end.total) for end in found.interval)
+        assert low - 0.02 <= 0 <= high + 0.02
         assert float(found.chance.total) == 0
 
 
@@ -116,8 +118,9 @@ def test_rotated_codes_lose_half_of_what_the_two_factors_mix(profile: str) -> No
     expected = {"consistency": [0.5, 0.5, 1], "restrictiveness": [0.75, 0.75, 1]}
     for name, values in expected.items():
         assert found[name].point.factors == pytest.approx(values, abs=0.06)
-        low, high = found[name].interval or (1, 0)
-        assert low - 0.01 <= np.mean(values) <= high + 0.01
+        ends = found[name].interval
+        assert ends is not None
+        assert ends[0].total - 0.01 <= np.mean(values) <= ends[1].total + 0.01
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
@@ -130,11 +133,33 @@ def test_noise_takes_its_share_of_the_variance(share: float) -> None:
 def test_intervals_cover_the_closed_form() -> None:
     """Codes with 30% noise, in new data and new groups each time."""
     inside = {"consistency": 0, "restrictiveness": 0}
+    factors = dict.fromkeys(inside, 0.0)
     for seed in range(60):
         for name, found in scores_of(noisy(0.3, seed), seed=seed).items():
-            low, high = found.interval or (1, 0)
-            inside[name] += low <= 0.7 <= high
-    assert all(51 <= count <= 60 for count in inside.values()), inside
+            assert found.interval is not None
+            low, high = found.interval
+            inside[name] += low.total <= 0.7 <= high.total
+            assert low.factors is not None
+            assert high.factors is not None
+            factors[name] += float(((low.factors <= 0.7) & (high.factors >= 0.7)).mean())
+    assert all(51 <= count <= 60 for count in (*inside.values(), *factors.values())), (inside, factors)
+
+
+def test_each_factor_has_an_interval_of_its_own() -> None:
+    """The third factor is not turned, so the interval of the mean does not contain its score."""
+    data = Scenes()
+    table = table_of(rotated(data.table), data.table, names=NAMES)
+    weights, settings = ResampleWeights(0, ROWS, 50), PanelSettings(score=("consistency",))
+    context = PanelContext(table, settings, 0, weights, data=data, encode=lambda images: rotated(images.numpy()))
+    rows: dict[str | None, Any] = {}
+    recorder: Any = SimpleNamespace(
+        weights=weights, add=lambda _, factor, found, *__, **___: rows.update({factor: found.estimate})
+    )
+    (found,) = consistency(context)
+    found.add_to(recorder, NAMES, (), None)
+    assert list(rows) == [None, *NAMES]
+    assert all((row.low + row.high) / 2 == pytest.approx(row.value) for row in rows.values())
+    assert rows[None].high < rows["c"].low
 
 
 def test_a_constant_aligned_dimension_is_not_consistent() -> None:

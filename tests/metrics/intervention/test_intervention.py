@@ -253,6 +253,12 @@ def test_a_model_with_intervene_edits_its_own_codes() -> None:
     assert torch.equal(codes[:, 4], 10.0 + subject.target_class("Hair")[chunk.rows])
     both = Assign((("Glasses", 1), ("Smile", 0))).codes(subject, chunk)
     assert torch.equal(both[:, [0, 2]], torch.tensor([11.0, 10.0]).expand(32, 2))
+    two = Together(2, ("Glasses", "Hair", "Smile"))
+    moved, targets = two.codes(subject, chunk), two.targets(subject)
+    for name, column in (("Glasses", 0), ("Smile", 2), ("Hair", 4)):
+        target, own = targets[name][chunk.rows], chunk.codes[:, column]
+        assert (target < 0).any(), "labels that were not drawn stay"
+        assert torch.equal(moved[:, column], torch.where(target < 0, own, 10.0 + target))
 
 
 @pytest.mark.parametrize("settings", [{"repeats": ()}, {"repeats": (0,)}, {"draws": 1}, {"rendered": -1}])
@@ -356,6 +362,12 @@ def test_smaller_sets_are_among_the_larger_ones() -> None:
     for name in names:
         both = (one[name] >= 0) & torch.stack(list(two.values())).ge(0).any(0)
         assert torch.equal(one[name][both], two[name][both])
+
+
+def test_no_label_is_set_if_the_class_of_one_that_was_drawn_is_unknown() -> None:
+    subject = subject_of(PlainSquaresVAE(), missing=0.1)
+    targets = torch.stack(list(Together(2, ("Glasses", "Hair", "Smile")).targets(subject).values()))
+    assert set((targets >= 0).sum(0).tolist()) == {0, 2}
 
 
 def test_combinations_are_counted_in_the_training_images() -> None:
