@@ -173,6 +173,8 @@ def plan(
             f"--limit {len(images)} evaluates all.",
         )
     if notice is not None:
+        if (wanted := sample_size(sample)) is not None and wanted > len(ids):
+            notice(f"Split {part or WHOLE_DATA} has only {len(ids):,} of the {wanted:,} images of --sample.")
         for text in suspicions:
             notice(text)
 

@@ -112,6 +112,10 @@ class Command(TyperCommand):
         return super().parse_args(ctx, given)
 
 
+SYNONYMS = {"evaluate": "run", "eval": "run", "test": "run", "show": "report", "diff": "compare"}
+"""Commands that other programs have, and the verb that is meant."""
+
+
 class LazyGroup(TyperGroup):
     """Lists the verbs from ``VERBS``; imports the module of the one that is called."""
 
@@ -135,7 +139,8 @@ class LazyGroup(TyperGroup):
         name = args[0]
         if name not in VERBS:
             option = f"--{name}" in (opt for param in self.params for opt in param.opts)
-            meant = f"Did you mean '--{name}'?" if option else suggestion(name, VERBS)
+            known = suggestion(SYNONYMS.get(name, name), VERBS)
+            meant = f"Did you mean '--{name}'?" if option else known
             hint = f"{meant} Try: {ctx.command_path} --help"
             raise UsageError(f"{name!r} is not a command", hint=hint)
         return name, load_command(name), args[1:]

@@ -58,6 +58,7 @@ class Method(StrEnum):
     WILSON = "wilson", "Wilson's score interval of a proportion"
     EXACT = "exact", "Clopper and Pearson's interval of a proportion"
     EXACT_BOUND = "exact bound", "exact bound for perfectly separated classes"
+    EXTENDED = "bootstrap and exact bounds", "bootstrap of a mean, extended by the exact intervals of its perfect parts"
     KORN_GRAUBARD = "exact, effective images", "exact interval at the effective number of images"
     MOVER = "exact, squares added", "exact intervals of the parts, combined as a root of summed squares"
     WELCH = "welch", "Welch's interval of a difference of means"

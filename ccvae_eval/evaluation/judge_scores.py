@@ -35,7 +35,7 @@ ANOTHER = "another image"
 """Name of the chance level of unchanged labels: two random images that the judge assigns to the same class."""
 
 
-UNRECOGNISED = re.compile(r"the judge recognises only (?P<accuracy>\d\.\d+) of the reconstructions")
+UNRECOGNISED = re.compile(r"balanced accuracy of the judge on the reconstructions only (?P<accuracy>\d\.\d+)")
 """Form of :func:`unrecognised`."""
 
 
@@ -45,7 +45,7 @@ def unrecognised(accuracy: float) -> str:
     >>> UNRECOGNISED.fullmatch(unrecognised(0.614))["accuracy"]
     '0.61'
     """
-    return f"the judge recognises only {accuracy:.2f} of the reconstructions"
+    return f"balanced accuracy of the judge on the reconstructions only {accuracy:.2f}"
 
 
 class JudgeReliability:

@@ -166,12 +166,15 @@ class Resampled:
         draws: value in each resample, shape :math:`(B,)`; NaN for a resample without images of a class.
         note: reason why the value or its interval is undefined; "" otherwise.
         leave_one_out: value without image i, shape :math:`(N,)`, if fewer than 300 images enter.
+        beyond_draws: how far the interval of a mean extends below and above that of its draws, because the draws of
+            some parts do not vary although the parts have exact intervals.
     """
 
     estimate: Estimate
     draws: Floats
     note: str = ""
     leave_one_out: Floats | None = None
+    beyond_draws: tuple[float, float] = (0.0, 0.0)
 
     @property
     def value(self) -> float:
@@ -442,9 +445,10 @@ def mean_proportion_estimate(values: Floats, weights: ResampleWeights, least: fl
 def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
     """Mean of several estimates, such as those of the characteristics; undefined ones are left out.
 
-    The interval comes from the parts' draws, which must belong to the same resamples. Means of proportions use
-    ``mover_interval``. If every resample equals the value (all parts perfect), the interval is the mean of the parts'
-    intervals. The result has equal bits for every order of the parts.
+    The interval comes from the parts' draws, which must belong to the same resamples. It is extended by the mean of the
+    exact intervals of the parts whose draws do not vary, such as the areas of perfectly separated classes: their
+    errors, of which none was observed, may all lie in the same images. Means of proportions use ``mover_interval``.
+    The result has equal bits for every order of the parts.
     """
     defined = [part for part in parts if part.defined]
     found = _combined(defined, _sorted_mean, level, parts)
@@ -454,13 +458,26 @@ def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
         exact = [with_exact_interval(part.estimate, level) for part in defined]
         low, high = mover_interval(exact, found.value, correlations_of([part.draws for part in defined]))
         return replace(found, estimate=Estimate(found.value, low, high, found.estimate.n, Method.MOVER), note="")
-    if not found.defined or found.estimate.low != found.estimate.high:
+    if math.isnan(found.estimate.low):
         return found
-    ends = np.array([[part.estimate.low, part.estimate.high] for part in defined])
-    low, high = (float(end) for end in _sorted_mean(ends))
+    below, above = (float(end) for end in _sorted_mean(np.array([_beyond_draws(part) for part in defined])))
+    if not below and not above:
+        return found
+    low, high = found.estimate.low - below, found.estimate.high + above
     methods = {part.estimate.method for part in defined if part.estimate.low < part.estimate.high}
-    method = methods.pop() if len(methods) == 1 else found.estimate.method
-    return replace(found, estimate=replace(found.estimate, low=low, high=high, method=method))
+    vary = found.estimate.low < found.estimate.high
+    method = Method.EXTENDED if vary or len(methods) > 1 else methods.pop()
+    return replace(
+        found, estimate=replace(found.estimate, low=low, high=high, method=method), beyond_draws=(below, above)
+    )
+
+
+def _beyond_draws(part: Resampled) -> tuple[float, float]:
+    """How far the interval of a part of a mean extends below and above that of its draws."""
+    estimate = part.estimate
+    if np.nanmin(part.draws) < np.nanmax(part.draws):
+        return part.beyond_draws
+    return estimate.value - estimate.low, estimate.high - estimate.value
 
 
 def _sorted_mean(stack: Floats) -> Floats:

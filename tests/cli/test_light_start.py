@@ -203,6 +203,7 @@ def test_inspect_opens_external_checkpoints(tmp_path: Path, command: CommandRunn
     ("arguments", "message"),
     [
         (["runn"], "Did you mean 'run'?"),
+        (["evaluate", CHECKPOINT], "Did you mean 'run'?"),
         (["run", CHECKPOINT, "--metirc", "locality"], "--metirc"),
         (["run", CHECKPOINT, "--metric", "localty"], "Did you mean 'locality'?"),
         (["run", CHECKPOINT, "--data", "nonsense:"], "'nonsense' is not a registered data set"),

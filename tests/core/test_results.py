@@ -16,9 +16,10 @@ from ccvae_eval.statistics.resampling import ResampleWeights
 WRITTEN = {
     "", "bootstrap", "BCa", "basic bootstrap", "centred and basic bootstrap", "log-scale bootstrap",
     "projected bootstrap", "subsampling", "Fieller", "wilson", "exact", "exact bound", "exact, effective images",
-    "exact, squares added", "welch", "t over training seeds", "of the votes", "of independent classes",
+    "exact, squares added", "bootstrap and exact bounds", "welch", "t over training seeds", "of the votes",
+    "of independent classes",
 }  # fmt: skip
-"""The texts that runs of version 0.1 contain."""
+"""The texts that written runs contain."""
 
 
 def test_the_texts_of_the_methods_stay() -> None:

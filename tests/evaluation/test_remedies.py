@@ -254,6 +254,17 @@ def test_arrays_with_too_few_images_are_told_how_to_use_all_of_them() -> None:
     assert "split test" not in str(whole.header.warnings)
 
 
+def test_a_sample_larger_than_the_split_is_mentioned() -> None:
+    notices: list[str] = []
+    run = api.evaluate(
+        SquaresVAE(), Squares(300), ["accuracy"], sample=5000, judge="none", references=False, gallery=False,
+        notice=notices.append,
+    )  # fmt: skip
+    used = run.header.data["n"]
+    assert used < 300
+    assert f"Split test has only {used} of the 5,000 images of --sample." in notices
+
+
 def test_the_class_that_is_rare_is_that_of_the_label_whose_images_are_counted() -> None:
     found = undefined(RareGlasses(4000), ["density"], judge="none", sample=64)
     (cross,) = [v for v in found if v.key == ("cross_auc", "Smile", (("judged", "Glasses"),))]

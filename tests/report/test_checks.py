@@ -34,7 +34,7 @@ def _unlike(measured: Measurement, **changes: object) -> Run:
 
 HALVES = [0, 1] * (IMAGES // 2)
 QUARTERS = [0, 0, 1, 1] * (IMAGES // 4)
-NO_IMAGE = "the judge recognises only 0.61 of the reconstructions"
+NO_IMAGE = "balanced accuracy of the judge on the reconstructions only 0.61"
 
 TRIGGERS: dict[str, tuple[Run, str]] = {
     "CE001": (run_of(_locality(), seen_in_training=True, split="train"), "images of split train were used in training"),

@@ -367,6 +367,29 @@ def test_a_bootstrap_interval_is_too_short_where_no_image_errs():
     assert inside / 400 == pytest.approx(0.65, abs=0.03)
 
 
+def nearly_separated(rng, n, weights, *, shared):
+    """Five labels, each present in a fifth of the images; one in a hundred of these ranks below all others."""
+    positive = np.arange(n) % 5 == 0
+    odd = rng.random((n, 5)) < 0.01
+    scores = np.where(positive[:, None] & ~(odd[:, :1] if shared else odd), 1.0, -1.0) + rng.random((n, 5)) / 2
+    scores[positive[:, None] & (scores < 0)] -= 1
+    return mean_over([auc_estimate(column, positive.astype(float), weights) for column in scores.T])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+def test_coverage_of_a_mean_of_areas_most_of_which_are_1(shared):
+    """Area .99 for every label. The bootstrap interval excludes it if none of the 40 or 200 images is odd."""
+    rng, inside, of_draws = np.random.default_rng(5), 0, 0
+    for repeat in range(400):
+        found = nearly_separated(rng, 200, ResampleWeights(repeat % 20, 200, draws=200), shared=shared)
+        inside += found.estimate.low <= 0.99 <= found.estimate.high
+        low, high = np.quantile(found.draws, [0.025, 0.975])
+        of_draws += low <= 0.99 <= high
+    assert inside / 400 >= 0.93, f"{inside} of 400"
+    assert of_draws / 400 == pytest.approx(1 - 0.99 ** (40 if shared else 200), abs=0.04)
+
+
 PROPORTIONS = {
     "a rare class": ((20, 400), (0.97, 0.9)),
     "a rarer class": ((8, 500), (0.99, 0.8)),

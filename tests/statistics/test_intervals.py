@@ -188,6 +188,42 @@ def test_perfect_proportions_count_as_fully_correlated():
     assert (mean.value, mean.low) == (1.0, pytest.approx(0.025 ** (1 / 400), abs=1e-12))
 
 
+def areas(*shifts):
+    """Areas of the same labels by scores with different distances between the classes."""
+    return [auc_estimate(VALUES + shift * LABELS, LABELS, WEIGHTS) for shift in shifts]
+
+
+def test_the_mean_of_areas_of_1_has_their_mean_bound():
+    one, other = areas(100, 100)
+    few = auc_estimate(VALUES[:60] + 100 * LABELS[:60], LABELS[:60], ResampleWeights(0, 60, draws=WEIGHTS.draws))
+    mean = mean_over([one, other, few])
+    assert mean.estimate.low == pytest.approx((2 * one.estimate.low + few.estimate.low) / 3, abs=1e-12)
+    assert (mean.estimate.high, mean.estimate.method) == (1.0, "exact bound")
+
+
+def test_areas_of_1_extend_the_interval_of_a_mean_by_their_bounds():
+    rough, *perfect = areas(1, 100, 100)
+    mean = mean_over([rough, *perfect])
+    extent = 2 * (1 - perfect[0].estimate.low) / 3
+    assert mean.estimate.method == "bootstrap and exact bounds"
+    assert mean.estimate.low == pytest.approx(np.quantile(mean.draws, 0.025) - extent, abs=1e-12)
+    assert mean.estimate.high == pytest.approx(np.quantile(mean.draws, 0.975), abs=1e-12)
+
+
+def test_a_mean_of_means_keeps_the_bounds_of_perfect_parts():
+    rough, *perfect = areas(1, 100, 100)
+    inner = mean_over([rough, *perfect])
+    outer = mean_over([inner, rough]).estimate
+    draws = (inner.draws + rough.draws) / 2
+    assert outer.low == pytest.approx(np.quantile(draws, 0.025) - (1 - perfect[0].estimate.low) / 3, abs=1e-12)
+
+
+def test_areas_without_constant_draws_keep_the_bootstrap_interval():
+    mean = mean_over(areas(1, 2))
+    assert mean.estimate.method == "bootstrap"
+    assert mean.estimate.low == pytest.approx(np.quantile(mean.draws, 0.025), abs=1e-12)
+
+
 def test_a_rare_class_without_an_error_widens_the_interval():
     labels = (np.arange(400) < 12).astype(float)
     predicted = labels.copy()

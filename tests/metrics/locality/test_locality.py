@@ -316,7 +316,7 @@ def test_without_a_judge_judged_values_are_undefined_and_no_reconstruction_is_de
 
 def test_a_label_that_the_judge_does_not_recognise_has_no_judged_values() -> None:
     found = measured(subject_of(InsensitiveVAE(size=SIZE), SquaresJudge()))
-    assert "recognises only 0.33" in row(found, "selectivity", "Hair").note
+    assert "reconstructions only 0.33" in row(found, "selectivity", "Hair").note
     assert any("Hair" in note for note in found.notes)
     assert row(found, "selectivity", "Glasses").chance == 1 / 2
 
