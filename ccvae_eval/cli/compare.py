@@ -82,6 +82,8 @@ def command(
             found = compare(*singles, **chosen)
             runs = {label: [run] for label, run in zip(found.models, singles, strict=True)}
         screen.show(comparison_table(found, verbose=common.verbose))
+        if (by := common.by or _by_of(runs)) and not value:
+            screen.advise(f"\nBy class of {by}: --value METRIC.VALUE/by={by}:gap (or :worst, or :CLASS)")
         if out is not None:
             made = _write(found, runs, out, page=common.page)
             links = [(plain(str(file)), f"link {file.resolve().as_uri()}") for file in made]
@@ -90,6 +92,12 @@ def command(
             screen.advise(f"\nNext: {_following(models or [], runs)}")
         if common.json:
             screen.document(found.as_plain())
+
+
+def _by_of(runs: Mapping[str, Sequence[Run]]) -> str | None:
+    """The label by whose classes the runs have values; None = not all of them have."""
+    labels = {run.header.data.get("by") for own in runs.values() for run in own}
+    return str(next(iter(labels))) if len(labels) == 1 and None not in labels else None
 
 
 def _following(models: Sequence[str], runs: Mapping[str, Sequence[Run]]) -> str:

@@ -107,8 +107,11 @@ def _command_like(first: Run, second: Run) -> str:
     if re.match("ccvae-eval (?!compare)", command) and one and one in command:
         return command.replace(one, other or "CHECKPOINT")
     data = first.header.data
-    options = {"--data": data.get("name"), "--split": data.get("split"), "--sample": data.get("sample")}
-    given = [f"{option} {value}" for option, value in options.items() if value not in (None, "all")]
+    options = {option: data.get(option) for option in ("split", "sample", "by")}
+    if data.get("split") == "all":  # no split, but the first images of the data set
+        options = {"limit": data["n"], "by": data.get("by")}
+    named = {"data": data.get("name"), **options}
+    given = [f"--{option} {value}" for option, value in named.items() if value is not None]
     metrics = [f"-m {m.metric}" for m in first]
     if not first.header.judge:
         given.append("--judge none")

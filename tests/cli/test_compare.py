@@ -148,6 +148,10 @@ def test_a_checkpoint_beside_a_run_is_evaluated_as_the_run_was(capsys: pytest.Ca
     evaluated = json.loads((second / "run.json").read_text())
     assert evaluated["seed"] == 4
     assert evaluated["data"]["by"] == "Smiling"
+    assert run_command("compare", "first", str(second)) == 0
+    assert "By class of Smiling: --value METRIC.VALUE/by=Smiling:gap" in capsys.readouterr().out
+    assert run_command("compare", "first", str(second), "--value", "accuracy.balanced_accuracy/by=Smiling:gap") == 0
+    assert "By class of" not in capsys.readouterr().out
 
 
 def test_the_next_command_has_the_remedies_of_checkpoints_and_a_folder_for_the_results_of_runs(

@@ -307,6 +307,11 @@ def test_other_settings_and_versions_are_refused_and_the_command_is_that_of_the_
     assert error.value.hint.startswith(
         "Evaluate B as A: ccvae-eval run b.pt --data faces --split test --judge none --seed 0 -m "
     )
+    data = {**both.header.data, "split": "all", "n": 48, "sample": None, "by": "Hat"}
+    whole = replace(both, header=replace(both.header, data=data))
+    with pytest.raises(UsageError) as error:
+        compare(whole, other)
+    assert "run b.pt --data faces --limit 48 --by Hat --judge none" in error.value.hint
     other = replace(b, measurements=tuple(replace(m, version=2) for m in b.measurements))
     with pytest.raises(UsageError, match="version of locality: 1 and 2") as error:
         compare(a, other)
