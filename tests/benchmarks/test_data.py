@@ -25,6 +25,10 @@ REGIONS_TO_PICTURES = 110
 """Cost of all nine regions of a face, in faces drawn. Without reuse of unchanged layers it is 185."""
 LABELS_TO_PICTURES = 0.25
 FOLDER_TO_DECODING = 3.0
+PICTURES_TO_RUN = 0.1
+"""Reading is done between the decodings, not in a thread beside them: it would gain no more than this."""
+RUN_DECODES = 83
+"""Images that a default run decodes for each image of two labels (celebahq64, without a judge)."""
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +77,41 @@ def test_regions_of_faces(benchmark: BenchmarkFixture, budget: Budget) -> None:
     )
 
 
-@pytest.mark.benchmark(group="folder")
-def test_reading_a_zip(benchmark: BenchmarkFixture, budget: Budget, tmp_path: Path) -> None:
-    pictures = Faces(n=IMAGES).pixels(np.arange(IMAGES))
-    files = [bytes(cv2.imencode(".jpg", picture)[1]) for picture in pictures]
-    with ZipFile(tmp_path / "x.zip", "w") as archive:
+def write_zip(folder: Path, count: int, size: int) -> list[bytes]:
+    """Writes JPEGs of faces, and a table with one label, into a folder; returns the files' content."""
+    pictures = Faces(n=count).pixels(np.arange(count))
+    files = [bytes(cv2.imencode(".jpg", cv2.resize(picture, (size, size)))[1]) for picture in pictures]
+    with ZipFile(folder / "x.zip", "w") as archive:
         for i, content in enumerate(files):
             archive.writestr(f"{i}.jpg", content)
-    rows = "".join(f"{i}.jpg,{i % 2}\n" for i in range(IMAGES))
-    (tmp_path / "attributes.csv").write_text(f"file,On\n{rows}")
+    rows = "".join(f"{i}.jpg,{i % 2}\n" for i in range(count))
+    (folder / "attributes.csv").write_text(f"file,On\n{rows}")
+    return files
+
+
+@pytest.mark.benchmark(group="folder")
+def test_reading_pictures_of_256_pixels(benchmark: BenchmarkFixture, budget: Budget, tmp_path: Path) -> None:
+    write_zip(tmp_path, 64, size=256)
+    data = open_data(f"folder:{tmp_path},crop=256,size=64")
+    network = ConvolutionalSquaresVAE()
+    codes = padded(torch.zeros(FIXED_BATCH, FACTORS))
+
+    def read() -> object:
+        return data.batch(np.arange(64))
+
+    def decode() -> None:
+        with torch.no_grad():
+            for _ in range(64 * RUN_DECODES // FIXED_BATCH):
+                network.decode(codes)
+
+    benchmark.pedantic(read, rounds=1)
+    budget("reading JPEGs of 256 pixels / a run's decodings of them", lambda: seconds(read) / seconds(decode),
+           PICTURES_TO_RUN)  # fmt: skip
+
+
+@pytest.mark.benchmark(group="folder")
+def test_reading_a_zip(benchmark: BenchmarkFixture, budget: Budget, tmp_path: Path) -> None:
+    files = write_zip(tmp_path, IMAGES, size=64)
     data = open_data(f"folder:{tmp_path}")
     benchmark.pedantic(data.batch, args=(np.arange(IMAGES),), rounds=3)
 
