@@ -45,7 +45,7 @@ def require_comparable(first: Run, second: Run, one: str = "A", other: str = "B"
         versions.append((f"version of {m.metric}", m.version, match.version))
         keys = {**m.settings, **match.settings}
         differing += [(f"{m.metric}.{key}", m.settings.get(key), match.settings.get(key)) for key in keys]
-    reasons = [f"{what}: {x!r} and {y!r}" for what, x, y in [*differing, *versions] if x != y]
+    reasons = [f"{what}: {_shown(x)} and {_shown(y)}" for what, x, y in [*differing, *versions] if x != y]
     if not reasons:
         return
     command = _command_like(first, second)
@@ -70,6 +70,12 @@ def _differing_data(one: Mapping[str, Plain], other: Mapping[str, Plain]) -> lis
     key = "digest" if one.get("name") == other.get("name") else "name"
     differing = [] if same else [("data" if key == "name" else "digest of the data", one.get(key), other.get(key))]
     return differing + [(key, one.get(key), other.get(key)) for key in ("split", "sample")]
+
+
+def _shown(value: Plain) -> str:
+    """A value in a message; of a digest its first eight digits."""
+    digest = isinstance(value, str) and re.fullmatch("[0-9a-f]{32,}", value)
+    return repr(value[:8] if digest else value)
 
 
 def _size(shape: Plain) -> str:

@@ -87,24 +87,59 @@ def path_between(
         UndefinedError: a class has fewer than 20 images, or the class means are less than 0.1 pooled standard
             deviations apart.
     """
-    columns = list(subject.layout[characteristic])
-    label = subject.schema[characteristic]
-    if label.kind == "continuous":
+    if subject.schema[characteristic].kind == "continuous":
         return _path_between_levels(subject, characteristic, start, end, source)
-    if source == "prior":
-        prior = subject.prior_of(characteristic)
-        path = gaussian_path((prior.loc[start], prior.loc[end]), (prior.scale[start], prior.scale[end]))
-    else:
-        classes = subject.classes(characteristic)
-        ends = [subject.codes[classes == k][:, columns] for k in (start, end)]
-        for k, codes in zip((start, end), ends, strict=True):
-            if len(codes) < LEAST_PER_CLASS:
-                why = too_few_images(len(codes), LEAST_PER_CLASS, label.class_name(k))
-                raise UndefinedError(why, where=characteristic)
-        path = class_path(ends[0], ends[1])
+    path = _path_between_classes(subject, characteristic, start, end, source)
     if path.separation < LEAST_SEPARATION:
         raise UndefinedError(NOT_SEPARATED, where=characteristic)
     return path
+
+
+def _path_between_classes(subject: Subject, name: str, start: int, end: int, source: CodeSource) -> LatentPath:
+    """:func:`path_between` of two classes, however close they are."""
+    if source == "prior":
+        prior = subject.prior_of(name)
+        return gaussian_path((prior.loc[start], prior.loc[end]), (prior.scale[start], prior.scale[end]))
+    classes, columns = subject.classes(name), list(subject.layout[name])
+    ends = [subject.codes[classes == k][:, columns] for k in (start, end)]
+    for k, codes in zip((start, end), ends, strict=True):
+        if len(codes) < LEAST_PER_CLASS:
+            why = too_few_images(len(codes), LEAST_PER_CLASS, subject.schema[name].class_name(k))
+            raise UndefinedError(why, where=name)
+    return class_path(ends[0], ends[1])
+
+
+def class_pairs(now: Tensor, then: Tensor) -> list[tuple[int, int]]:
+    """The pairs of start and end class that occur, in order; an image with the end class -1 has none."""
+    return sorted({(a, b) for a, b in zip(now.tolist(), then.tolist(), strict=True) if b >= 0})
+
+
+@once_per_subject
+def close_classes(subject: Subject, name: str, source: CodeSource = "codes") -> list[tuple[int, int]]:
+    """Pairs of start and target class of a categorical label that have no path: they are not separated.
+
+    Raises:
+        UndefinedError: a class has fewer than 20 images, or no pair has a path.
+    """
+    pairs = class_pairs(subject.current_class(name), subject.target_class(name))
+    distances = [_path_between_classes(subject, name, a, b, source).separation for a, b in pairs]
+    close = [pair for pair, distance in zip(pairs, distances, strict=True) if distance < LEAST_SEPARATION]
+    if close and len(close) == len(pairs):
+        raise UndefinedError(NOT_SEPARATED, where=name)
+    return close
+
+
+@once_per_subject
+def class_at_end(subject: Subject, name: str, source: CodeSource = "codes") -> Tensor:
+    """Class at the end of each image's path, shape (N,): its target class; -1 for an image without a path.
+
+    Raises:
+        UndefinedError: see :func:`close_classes`.
+    """
+    now, then = subject.current_class(name), subject.target_class(name)
+    for start, end in close_classes(subject, name, source):
+        then = torch.where((now == start) & (then == end), -1, then)
+    return then
 
 
 def _path_between_levels(subject: Subject, name: str, start: int, end: int, source: CodeSource) -> LatentPath:
@@ -128,7 +163,8 @@ def _path_between_levels(subject: Subject, name: str, start: int, end: int, sour
 class Traverse:
     """A point on the path of a characteristic (docs/metrics.md, section 2); the other latent dimensions stay unchanged.
 
-    Binary: from absent to present. Categorical: from the image's class to its target class. Continuous: from the lowest
+    Binary: from absent to present. Categorical: from the image's class to its target class, if these two are
+    separated. Continuous: from the lowest
     to the highest level (``Subject.levels``).
 
     Args:
@@ -155,9 +191,10 @@ class Traverse:
         if label.kind != "categorical":
             path = path_between(subject, label.name, 0, subject.cardinality(label.name) - 1, self.source)
             return path.at(self.position).expand(len(chunk), -1)
-        now, then = subject.current_class(label.name)[chunk.rows], subject.target_class(label.name)[chunk.rows]
+        now = subject.current_class(label.name)[chunk.rows]
+        then = class_at_end(subject, label.name, self.source)[chunk.rows]
         points = chunk.codes[:, list(subject.layout[self.characteristic])].double()
-        for start, end in {(a, b) for a, b in zip(now.tolist(), then.tolist(), strict=True) if a >= 0}:
+        for start, end in class_pairs(now, then):
             rows = (now == start) & (then == end)
             points[rows] = path_between(subject, self.characteristic, start, end, self.source).at(self.position)
         return points

@@ -218,8 +218,9 @@ REASONS: Mapping[str, str] = {
 """Reasons of undefined values that every metric can give, and what can be done about each."""
 INTERVENED: Mapping[str, str] = {
     "classes not separated":
-        "the mean codes of two classes are less than 0.1 standard deviations apart, so no direction leads from one to "
-        "the other: these dimensions do not encode the label; train longer or with more labels",
+        "in this sample the mean codes of the classes are less than 0.1 standard deviations apart, so no direction "
+        "leads from one to another: the dimensions hardly encode the label (train longer or with more labels), or "
+        + MORE_IMAGES,
     "the codes do not depend linearly on the label":
         "over two standard deviations of the label the mean code moves less than 0.1 standard deviations: the "
         "dimensions do not encode it (train longer), or encode it along a curve that returns, as that of an angle "
@@ -242,7 +243,8 @@ INTERVENED: Mapping[str, str] = {
     "there is no other label to compare": "the judge classifies this label only",
     "N has no p(z_c|y)":
         "the model cannot sample the latent dimensions of a label: give the function as ccvae_eval.wrap(prior=...), "
-        "or as the method conditional_prior(labels) of its class",
+        "or as the method conditional_prior(labels) of its class, which returns a Gaussian with one row for each image "
+        "and one column for each latent dimension of a label",
 }  # fmt: skip
 """Further reasons of metrics that change images."""
 

@@ -259,6 +259,7 @@ def test_runs_on_different_images_are_compared_on_those_in_common() -> None:
         ({"data": {"digest": "d", "split": "test", "sample": 64}}, "sample: None and 64"),
         ({"seed": 3}, "seed: 0 and 3"),
         ({"judge": {"sha256": "x"}}, "judge: None and 'x'"),
+        ({"judge": {"sha256": "01234567" * 8}}, "judge: None and '01234567'"),
         ({"regions": {"source": "boxes"}}, "regions: None and 'boxes'"),
     ],
 )

@@ -63,7 +63,7 @@ SENTENCES = {
     "drift": "Outside the edited region, keypoints move or vanish 26% as much as inside it (0% = they stay in place)",
     "diversity": "Resampling a characteristic's latents changes its region by 0.26 RMS pixel intensity "
     "(valid samples only)",
-    "accuracy": "The labels are predicted from the image with a balanced accuracy of 0.26 (chance 0.05)",
+    "accuracy": "The labels are predicted with a balanced accuracy of 0.26 (chance 0.05)",
     "intervention": "When a label is set to another class, the judge recognises that class in 26% of the images "
     "(in their reconstructions: 5%)",
     "generation": "The judge recognises the requested class in 26% of the generated images "

@@ -76,9 +76,7 @@ class Accuracy:
     order: ClassVar[int] = 5
     default: ClassVar[bool] = True
     question: ClassVar[str] = "How accurately does the model predict its labels?"
-    sentence: ClassVar[str] = (
-        "The labels are predicted from the image with a balanced accuracy of {value} (chance {chance})"
-    )
+    sentence: ClassVar[str] = "The labels are predicted with a balanced accuracy of {value} (chance {chance})"
     values: ClassVar[Mapping[str, ValueSpec]] = {
         "balanced_accuracy": ValueSpec(
             "share of correct predictions, averaged over the classes", "share", True, (0.0, 1.0), "1/K",

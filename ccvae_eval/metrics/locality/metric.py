@@ -28,7 +28,7 @@ from ccvae_eval.evaluation.result_table import (
     mean_of,
 )
 from ccvae_eval.evaluation.subject import Subject
-from ccvae_eval.metrics.locality.paths import TraversalPath, traversal_paths
+from ccvae_eval.metrics.locality.paths import TraversalPath, notes_on_close_classes, traversal_paths
 from ccvae_eval.metrics.locality.settings import Locality
 from ccvae_eval.metrics.shared import image_change
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -114,7 +114,7 @@ class LocalityAccumulator(ImageAccumulator[Locality]):
             _add_changes(table, path, scores, changed, 1 / (self.metric.steps - 1))
             self._add_region_scores(table, path, scores, changed)
             self._add_judged_scores(table, path, scores)
-        notes = self.reliability.notes()
+        notes = [*self.reliability.notes(), *notes_on_close_classes(self.subject, self.metric, self.paths)]
         if self.metric.path == "interpolation":
             moved = "all latent dimensions move between two images' codes"
             notes.append(f"{moved}: a baseline, no score of a characteristic")

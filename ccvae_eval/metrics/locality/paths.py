@@ -14,10 +14,14 @@ import torch
 from ccvae_eval.core.errors import UndefinedError
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.evaluation.interventions import (
+    LEAST_SEPARATION,
     Interpolate,
     Intervention,
     Redraw,
     Traverse,
+    class_at_end,
+    class_pairs,
+    close_classes,
     donor_rows,
     path_between,
 )
@@ -66,6 +70,21 @@ def traversal_paths(subject: Subject, settings: Locality) -> tuple[list[Traversa
     return paths, reasons
 
 
+def notes_on_close_classes(subject: Subject, settings: Locality, paths: Sequence[TraversalPath]) -> list[str]:
+    """For each characteristic with a path, how many images have none because their classes are not separated."""
+    notes = []
+    if settings.path == "traversal":
+        for name in dict.fromkeys(path.characteristic for path in paths):
+            label, target = subject.schema[name], subject.target_class(name)
+            if label.kind != "categorical" or not (close := close_classes(subject, name, settings.source)):
+                continue
+            lost = int(((target >= 0) & (class_at_end(subject, name, settings.source) < 0)).sum())
+            pairs = ", ".join(f"{label.class_name(a)} > {label.class_name(b)}" for a, b in close)
+            near = f"mean codes less than {LEAST_SEPARATION} standard deviations apart"
+            notes.append(f"{name}: {lost} images have no path ({near}: {pairs})")
+    return notes
+
+
 def _traversal_paths(settings: Locality, subject: Subject, name: str) -> list[TraversalPath]:
     label, columns = subject.schema[name], subject.layout[name]
     positions = [k / (settings.steps - 1) for k in range(settings.steps)]
@@ -82,7 +101,7 @@ def _traversal_paths(settings: Locality, subject: Subject, name: str) -> list[Tr
         start = torch.zeros(len(subject), dtype=torch.long)
         end = torch.full_like(start, subject.cardinality(name) - 1)
     else:
-        start, end = subject.current_class(name), subject.target_class(name)
+        start, end = subject.current_class(name), class_at_end(subject, name, settings.source)
         if not bool((end >= 0).any()):
             raise UndefinedError("no image's class is known", where=name)
     noise = () if noiseless else (Redraw(name, 0), Redraw(name, 1))
@@ -112,7 +131,7 @@ def _inside_path(
     """
     own = subject.codes[:, list(subject.layout[name])].double()
     inside = torch.full((len(own),), torch.nan, dtype=torch.float64)
-    for a, b in sorted({(a, b) for a, b in zip(start.tolist(), end.tolist(), strict=True) if b >= 0}):
+    for a, b in class_pairs(start, end):
         path = path_between(subject, name, a, b, settings.source)
         chosen = slice(None) if column is None else slice(column, column + 1)
         origin, direction = path.start[chosen].double(), (path.end - path.start)[chosen].double()

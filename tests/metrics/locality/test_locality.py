@@ -73,6 +73,20 @@ class InsensitiveVAE(SquaresVAE):
         return super().decode(constant)
 
 
+class TwinsVAE(SquaresVAE):
+    """p(z_c|y) of some classes of Hair is that of the class before the first of them."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(size=SIZE)
+        self.first = first
+
+    def conditional_prior(self, labels: torch.Tensor) -> Any:
+        alike = labels.clone()
+        column = SCHEMA.index("Hair")
+        alike[:, column] = labels[:, column].clamp(max=self.first - 1)
+        return super().conditional_prior(alike)
+
+
 class WithoutRegions(Squares):
     """The same images without regions."""
 
@@ -319,6 +333,29 @@ def test_a_label_that_the_judge_does_not_recognise_has_no_judged_values() -> Non
     assert "reconstructions only 0.33" in row(found, "selectivity", "Hair").note
     assert any("Hair" in note for note in found.notes)
     assert row(found, "selectivity", "Glasses").chance == 1 / 2
+
+
+def test_only_the_images_of_two_classes_that_are_not_separated_have_no_path() -> None:
+    subject = subject_of(TwinsVAE(first=2))
+    chunk = next(subject.chunks())
+    now, then = (f("Hair")[chunk.rows] for f in (subject.current_class, subject.target_class))
+    twins = (now >= 1) & (then >= 1)
+    codes = Traverse("Hair", 1.0, "prior").codes(subject, chunk)
+    assert torch.equal((codes != chunk.codes).any(1), ~twins)
+    found = measured(subject, Locality(source="prior"))
+    lost = int(((subject.current_class("Hair") >= 1) & (subject.target_class("Hair") >= 1)).sum())
+    pairs = "mean codes less than 0.1 standard deviations apart: Blond > Brown, Brown > Blond"
+    assert f"Hair: {lost} images have no path ({pairs})" in found.notes
+    assert row(found, "focus", "Hair").estimate.n == COUNT - lost
+    whole = measured(subject_of(SquaresVAE(size=SIZE)), Locality(source="prior"))
+    assert not [note for note in whole.notes if "no path" in note]
+    assert row(whole, "focus", "Hair").estimate.n == COUNT
+
+
+def test_a_label_none_of_whose_classes_are_separated_is_undefined() -> None:
+    found = measured(subject_of(TwinsVAE(first=1)), Locality(source="prior"))
+    assert row(found, "focus", "Hair").note.startswith("classes not separated")
+    assert not np.isnan(number(found, "focus", "Smile"))
 
 
 def test_a_region_above_the_largest_size_is_excluded() -> None:
