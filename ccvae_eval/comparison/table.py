@@ -53,15 +53,18 @@ def _values(found: Comparison, values: Sequence[ComparedValue]) -> Table:
     labels, pairs = list(found.models), len(found.models) > 2
     both = ("first", "second") if pairs else tuple(labels)
     difference = "difference" if pairs else f"{labels[0]} − {labels[1]}"
-    first = ("value", "models") if pairs else ("value",)
     spare = (both, "adjusted p", INTERVAL, difference) if pairs else ("adjusted p", difference, both, INTERVAL)
-    table = FittedTable(*first, spare=spare)
+    table = FittedTable("value", spare=spare)
     for name in (*both, difference, INTERVAL, "adjusted p"):
         table.add_column(escaped(name), justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
+    last = None
     for v in sorted(values, key=lambda v: not v.compared):
-        names = [str(v.address), " − ".join(v.models)] if pairs else [str(v.address)]
+        if pairs and v.address != last:  # the name of a value stands once above its pairs of models
+            table.add_row(escaped(str(v.address)))
+            last = v.address
+        name = "  " + " − ".join(v.models) if pairs else str(v.address)
         numbers = (short(v.first), short(v.second), short(v.difference.value, "+"), interval(v.difference))
-        cells = (*names, *numbers, p_value(v.adjusted_p), v.verdict if v.compared else NOT_COMPARED)
+        cells = (name, *numbers, p_value(v.adjusted_p), v.verdict if v.compared else NOT_COMPARED)
         table.add_row(*map(escaped, cells), style="bold" if v.higher else "")
     return table
