@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 from ccvae_eval.comparison.compare import LEVEL, ComparedValue, compare
 from ccvae_eval.core.errors import InputError, UsageError, suggestion
 from ccvae_eval.core.files import read_regular_file
+from ccvae_eval.core.results import spec_at
 from ccvae_eval.core.typed import load_toml
 from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Address, Run
@@ -182,6 +183,12 @@ def _bound(run: Run, rule: Rule) -> GateResult:
     interval = f" [{estimate.low:.4g}, {estimate.high:.4g}]" if has_interval else " without an interval"
     if value.characteristic is None and value.excluded:  # a model can be undefined exactly where it is bad
         interval += f", without {value.excluded} undefined {'label' if value.excluded == 1 else 'labels'}"
+    spec = run.specs.get(rule.address.metric, {}).get(value.name)
+    least, most = spec_at(spec, value.at).range if spec else (None, None)
+    if rule.kind == "min" and most is not None and rule.bound > most:
+        interval += f"; cannot be met: {value.name} is at most {most:g}"
+    if rule.kind == "max" and least is not None and rule.bound < least:
+        interval += f"; cannot be met: {value.name} is at least {least:g}"
     within = has_interval and estimate.low <= rule.bound <= estimate.high
     return GateResult(str(rule.address), rule.required, f"{estimate.value:.4g}{interval}", passed, within)
 

@@ -11,7 +11,7 @@ import pytest
 
 from ccvae_eval.comparison.gate import Gate, Rule, check_findings, check_rules, junit, markdown, read_gate
 from ccvae_eval.core.errors import InputError, UsageError
-from ccvae_eval.core.results import Estimate, Measurement, Reason, Value
+from ccvae_eval.core.results import Estimate, Measurement, Reason, Value, ValueSpec
 from ccvae_eval.evaluation.result_table import Mean
 from ccvae_eval.evaluation.run import Run
 from tests.support.comparisons import HOSTILE, run_of
@@ -52,6 +52,14 @@ def test_a_value_that_is_absent_or_undefined_fails() -> None:
     for kind in ("min", "max"):
         result = checked("locality.focus@Smile=0", kind, on=undefined)
         assert (result.passed, result.found) == (False, "undefined: no region")
+
+
+def test_a_bound_outside_of_the_range_of_the_value_cannot_be_met() -> None:
+    ranged = replace(run(), specs={"locality": {"focus": ValueSpec("", "", True, (-1.0, 1.0))}})
+    assert checked("locality.focus=1.5", on=ranged).found.endswith("]; cannot be met: focus is at most 1")
+    assert checked("locality.focus=-1.5", "max", on=ranged).found.endswith("]; cannot be met: focus is at least -1")
+    for possible, kind in (("1", "min"), ("-1", "max"), ("1.5", "max")):
+        assert "cannot be met" not in checked(f"locality.focus={possible}", kind, on=ranged).found
 
 
 def test_a_mean_without_a_label_says_so() -> None:
