@@ -205,6 +205,10 @@ _PERTURBATIONS = (
         "leak", "an edit of one label changes each other label with this probability",
         _of_references(decoder_faults.Leaking),
     ),
+    Perturbation(
+        "bias", "an edit of one label sets each other label to the class of the same number with this probability",
+        _of_references(decoder_faults.Biased),
+    ),
     Perturbation("idle", "a share of the interventions has no effect", _of_references(decoder_faults.Idle)),
     Perturbation(
         "jump", "an even change along the traversal becomes a jump", _of_references(decoder_faults.Jumping),
