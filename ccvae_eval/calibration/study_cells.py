@@ -159,10 +159,11 @@ class StudyCell:
             encodes_renderings: True if the oracle must encode further images that the data render.
         """
         context, strength = self.context, self.perturbation.strength(self.position)
-        model = self.view(self.perturbation.perturb(context, strength))
         data: Any = context.data
         if encodes_renderings:
+            context = context.of_renderings
             data = RememberedRenderings(data, context.references.oracle)
+        model = self.view(self.perturbation.perturb(context, strength))
         asked, by = self.characteristics, self.view.by(self.characteristics, context.data.schema)
         return prepare(model, data, context.ids, seed=context.seed, judge=self.judge, characteristics=asked, by=by)
 

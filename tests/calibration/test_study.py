@@ -239,6 +239,19 @@ def test_consistency_and_restrictiveness_are_the_known_shares_of_rotated_codes(b
         assert curve.verdict.passed is not broken, curve.verdict.why
 
 
+@pytest.mark.slow
+def test_votes_of_groups_do_not_use_the_images_that_consistency_renders():
+    """At the second step, too, where the oracle has seen the images."""
+    values = []
+    for scores in (("z_max_var",), ("z_max_var", "consistency")):
+        found = Calibrator(
+            [metrics["disentanglement"](score=scores)], Faces(size=32), dials=["mix"], sample=8, steps=2
+        ).measure()
+        (curve,) = [curve for curve in found.own if curve.value == "z_max_var"]
+        values.append([reading.value for reading in curve.readings])
+    assert values[0] == values[1]
+
+
 FEW_EDITS = {"axiom_images": 0, "rendered": 0, "feature_images": 0}
 
 
