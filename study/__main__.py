@@ -27,8 +27,8 @@ PAGES = {
     "--dial collapse --dial mislabel --dial temper",
     "pictures": "locality drift diversity --steps 3 --dial shuffle --dial mix --dial seep --dial stir --dial collapse "
     "--dial smear --dial stray --dial warp --dial fade --dial leak --dial idle --dial jump --dial wobble",
-    "edits": "intervention reconstruction generation --steps 3 --dial warp --dial leak --dial idle --dial collapse "
-    "--dial fade --dial dim --dial shift --dial shuffle --dial mix --dial smear",
+    "edits": "intervention reconstruction generation --steps 3 --dial warp --dial leak --dial bias --dial idle "
+    "--dial collapse --dial fade --dial dim --dial shift --dial shuffle --dial mix --dial smear",
     "panel": "disentanglement --dial mix --dial shuffle --dial seep --dial correlate --dial turn --dial stir",
 }
 

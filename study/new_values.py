@@ -14,10 +14,20 @@ SECTION = "### "
 UNCHANGED = "·"
 NEW: Mapping[str, tuple[str, ...]] = {
     "density": ("ois", "icl"),
-    "disentanglement": ("mcc", "mcc_rank", "tad", "captured", "r2_linear", "r2_nonlinear"),
-    "intervention": ("realism", "realism_frechet", "minimality"),
+    "disentanglement": (
+        "mcc",
+        "mcc_rank",
+        "tad",
+        "captured",
+        "r2_linear",
+        "r2_nonlinear",
+        "consistency",
+        "restrictiveness",
+    ),
+    "intervention": ("realism", "realism_frechet", "minimality", "obeyed_together", "unfairness"),
 }
-"""By metric: the values, in the order of the table. ``measurement`` has no established values to be compared with."""
+"""By metric: the values, in the order of the table. ``measurement`` has no established values to be compared with, and
+``obeyed_rank`` is measured on other models."""
 
 MOST = 3
 """Values that a row names as equal."""
@@ -63,7 +73,8 @@ def table(pages: Sequence[str], new: Mapping[str, Sequence[str]] = NEW) -> str:
     for metric, names in new.items():
         rows = every.get(metric, {})
         old = {name: moved for name, moved in rows.items() if name.split()[0] not in names}
-        lines += [_row(f"{metric}.{name}", rows[name], old) for name in names if name in rows and old]
+        new_rows = [row for name in names for row in rows if row.split()[0] == name and old]
+        lines += [_row(f"{metric}.{row}", rows[row], old) for row in new_rows]
     return "\n".join(lines) + "\n"
 
 

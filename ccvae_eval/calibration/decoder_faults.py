@@ -16,7 +16,7 @@ from ccvae_eval.calibration.code_faults import FullModel
 from ccvae_eval.calibration.reference_images import ReferenceImages, Scene
 from ccvae_eval.core.errors import UnsupportedError
 from ccvae_eval.core.random_streams import numpy_stream, torch_stream, uniforms
-from ccvae_eval.core.types import Codes, Floats, Gaussian, Ids, Images, Labels
+from ccvae_eval.core.types import Bools, Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import HasRegions
 from ccvae_eval.model.interface import Proxy, supports
 from ccvae_eval.oracle.model import Classes
@@ -242,9 +242,29 @@ class Leaking(PerturbedDecoder):
         """Classes of the perturbed images, shape (N, L)."""
         edited, count = scene.class_changed, scene.classes.shape[1]
         hit = self.uniform_numbers("leak", scene, count * count).reshape(-1, count, count) < self.strength
-        flipped = (edited[:, :, None] & hit & ~edited[:, None, :]).any(1)
+        leaks = edited[:, :, None] & hit & ~edited[:, None, :]
         sizes = np.array([block.label.cardinality for block in self.references.coding.blocks])
-        return np.where(flipped, (scene.classes + 1) % sizes, scene.classes)
+        return np.where(leaks.any(1), self.new_classes(scene, leaks) % sizes, scene.classes)
+
+    def new_classes(self, scene: Scene, leaks: Bools) -> Classes:
+        """Classes of labels that are changed, up to a multiple of their number, shape (N, L).
+
+        Args:
+            scene: the images.
+            leaks: True where an edit of a label changes another one, shape (N, edited L, changed L).
+        """
+        del leaks
+        return scene.classes + 1
+
+
+class Biased(Leaking):
+    """Sets each other label to the class of the edited one with probability l, by number; ``unfairness`` must rise.
+
+    So the other labels follow the label that is edited: with hats come glasses, without hats no glasses.
+    """
+
+    def new_classes(self, scene: Scene, leaks: Bools) -> Classes:
+        return np.take_along_axis(scene.classes, leaks.argmax(1), 1)
 
 
 class Idle(PerturbedDecoder):

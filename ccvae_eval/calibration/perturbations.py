@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -56,6 +56,11 @@ class PerturbationContext:
         if self.model is not None:
             raise UnsupportedError("the perturbation needs the oracle", where=type_name(self.model))
         return ReferenceImages(oracle(self.data, self.ids, self.labels), self.ids)
+
+    @cached_property
+    def of_renderings(self) -> PerturbationContext:
+        """The same with an oracle of its own, which alone encodes the images that the data render for a score."""
+        return replace(self)
 
     @cached_property
     def base_model(self) -> FullModel:
@@ -204,6 +209,10 @@ _PERTURBATIONS = (
     Perturbation(
         "leak", "an edit of one label changes each other label with this probability",
         _of_references(decoder_faults.Leaking),
+    ),
+    Perturbation(
+        "bias", "an edit of one label sets each other label to the class of the same number with this probability",
+        _of_references(decoder_faults.Biased),
     ),
     Perturbation("idle", "a share of the interventions has no effect", _of_references(decoder_faults.Idle)),
     Perturbation(

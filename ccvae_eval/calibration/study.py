@@ -10,7 +10,7 @@ calibration checks what holds for any model:
 * along the perturbation the value responds, in one direction: the worse one, unless expected values at both ends
   define it.
 
-UDR, a score of several models, is calibrated with the answer key only.
+UDR, a score of several models, and ``obeyed_rank``, of continuous labels, are calibrated with the answer key only.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ OTHER_NULL_MODEL = frozenset(
 """Values whose chance level is that of another null model, such as the label frequencies, so they end elsewhere."""
 UNAFFECTED = frozenset({("intervention", "error where=outside", "idle")})
 """(metric, row, perturbation) where one row of the value stays constant: no edit changes the outside of a region."""
-STABILITY = ("disentanglement", "udr")
+STABILITY, OBEYED_RANK = ("disentanglement", "udr"), ("intervention", "obeyed_rank")
+WITHOUT_ORACLE = frozenset({STABILITY, OBEYED_RANK})
+"""Values that the oracle lacks, because they need several models or a continuous label. The answer key has models."""
 REQUIRED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"diversity": {"features": EDGES}}
 """Settings without which a value has no row."""
 
@@ -112,11 +114,11 @@ class AnswerKey(Protocol):
     def expected(self, case: Case) -> Floats | None:
         """Expected values of a case, shape (positions,), NaN where unknown; None without an entry for the case."""
 
-    def stability_curve(
-        self, context: PerturbationContext, perturbation: Perturbation, positions: Sequence[float],
-        higher_is_better: bool | None,
+    def curve_without_oracle(
+        self, value: tuple[str, str], context: PerturbationContext, perturbation: Perturbation,
+        positions: Sequence[float], higher_is_better: bool | None,
     ) -> Curve:  # fmt: skip
-        """The curve of UDR, a score of several models."""
+        """The curve of one of :data:`WITHOUT_ORACLE`."""
 
 
 def answer_key() -> AnswerKey | None:
@@ -264,17 +266,19 @@ class Calibrator:
         return Calibration(tuple(found), {**self.facts, "questions": checks}, without)
 
     def _curves(self, metric: Metric, perturbation: Perturbation) -> Iterator[Curve]:
-        stable = metric.values[STABILITY[1]] if metric.name == STABILITY[0] else None
-        if stable is not None and perturbation.name in stable.dials and self.answer_key is not None:
-            positions = positions_of(self.steps)
-            yield self.answer_key.stability_curve(self.codes_only, perturbation, positions, stable.higher_is_better)
+        for value, spec in metric.values.items():
+            own = (metric.name, value) in WITHOUT_ORACLE and perturbation.name in spec.dials
+            if own and self.answer_key is not None:
+                yield self.answer_key.curve_without_oracle(
+                    (metric.name, value), self.codes_only, perturbation, positions_of(self.steps), spec.higher_is_better
+                )
         if not (self.foreign or _declares(metric, perturbation)):
             return
         cells = self.cells_of(metric, perturbation)
         tables = [self.store.table(cell, metric) for cell in cells]
         for value, spec in metric.values.items():
             own = perturbation.name in spec.dials
-            if (metric.name, value) == STABILITY or not (own or self.foreign):
+            if (metric.name, value) in WITHOUT_ORACLE or not (own or self.foreign):
                 continue
             for row in rows_of(tables, value):
                 readings = tuple(reading_of(table, row) for table in tables)
@@ -311,9 +315,9 @@ def independent_ids(data: DataSet, size: int, seed: int) -> Ids:
 
 
 def _declares(metric: Metric, perturbation: Perturbation) -> bool:
-    """True if a value other than UDR declares the perturbation, so that the metric is measured at every step."""
-    specs = {value: spec for value, spec in metric.values.items() if (metric.name, value) != STABILITY}
-    return any(perturbation.name in spec.dials for spec in specs.values())
+    """True if a value of the oracle declares the perturbation, so that the metric is measured at every step."""
+    of_oracle = (spec for value, spec in metric.values.items() if (metric.name, value) not in WITHOUT_ORACLE)
+    return any(perturbation.name in spec.dials for spec in of_oracle)
 
 
 def calibrate(
@@ -380,12 +384,12 @@ def calibrate(
 def _default_settings(
     data: DataSet, sample: int, characteristics: Sequence[str] | None, *, with_assignment: bool
 ) -> dict[str, Any]:
-    """Settings of a calibration: all scores, resampled variety for all images, and an assignment."""
+    """Settings of a calibration: all scores, resampled variety for all images, an assignment, and pairs of labels."""
     names = characteristics or CHARACTERISTICS
     binary = [name for name in names if name in data.schema and data.schema[name].kind == "binary"]
     settings: dict[str, Any] = {"redrawn": sample, "every": True}
     if with_assignment and len(binary) > 1:
-        settings["assign"] = f"{binary[0]}=1,{binary[1]}=0"
+        settings |= {"assign": f"{binary[0]}=1,{binary[1]}=0", "together": 2}
     return settings
 
 

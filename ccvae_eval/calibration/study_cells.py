@@ -1,16 +1,17 @@
 """Cells of a calibration: one perturbed model each, the values that metrics measure on it, and their storage.
 
 Some metrics evaluate a view of each model, because the oracle lacks what their expected values need: reconstruction
-gets posteriors with a density instead of point masses, and disentanglement gets one latent dimension per
-characteristic, since scores of blocks of dimensions have no closed form.
+gets posteriors with a density instead of point masses, disentanglement gets one latent dimension per characteristic,
+since scores of blocks of dimensions have no closed form, and intervention gets a label for ``--by``.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ccvae_eval.calibration.code_faults import FullModel
 from ccvae_eval.calibration.perturbations import Perturbation, PerturbationContext
@@ -27,12 +29,13 @@ from ccvae_eval.core.errors import CcvaeEvalError, UndefinedError, UnsupportedEr
 from ccvae_eval.core.files import atomic_write
 from ccvae_eval.core.results import Value
 from ccvae_eval.core.types import Floats, Gaussian, Images, Labels, Plain
+from ccvae_eval.data.interface import quantize
 from ccvae_eval.evaluation.metric import Metric, settings_of
 from ccvae_eval.evaluation.runner import measure
 from ccvae_eval.evaluation.subject import Subject, prepare
 from ccvae_eval.judge import Judge
-from ccvae_eval.model.interface import LatentLayout, Proxy
-from ccvae_eval.oracle.model import VERSION
+from ccvae_eval.model.interface import LabelSchema, LatentLayout, Proxy
+from ccvae_eval.oracle.model import VERSION, DrawnImages, Oracle
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +46,30 @@ class View:
         name: identifies the view in stored cells.
         narrow: keep the first latent dimension of each characteristic, and binary labels only.
         scale: standard deviation of q(z|x) in every latent dimension; 0 = that of the model.
+        by_label: show values by the classes of the first binary characteristic, too (``--by``).
     """
 
     name: str = ""
     narrow: bool = False
     scale: float = 0.0
+    by_label: bool = False
 
     def __call__(self, model: FullModel) -> FullModel:
         """The model, seen through this view."""
-        return ViewedModel(model, self) if self.name else model
+        return ViewedModel(model, self) if self.narrow or self.scale else model
+
+    def by(self, characteristics: Sequence[str], schema: LabelSchema) -> str | None:
+        """The label by whose classes values are shown."""
+        return next((name for name in characteristics if self.by_label and schema[name].kind == "binary"), None)
 
 
 PLAIN = View()
 VIEWS: Mapping[str, View] = MappingProxyType(
-    {"disentanglement": View("narrow", narrow=True, scale=0.5), "reconstruction": View("soft", scale=0.05)}
+    {
+        "disentanglement": View("narrow", narrow=True, scale=0.5),
+        "reconstruction": View("soft", scale=0.05),
+        "intervention": View("by label", by_label=True),
+    }
 )
 """By metric; all other metrics evaluate the models as they are."""
 
@@ -84,7 +97,28 @@ class ViewedModel(Proxy[FullModel]):
         return whole.columns([order.index(column) for column in self.layout.characteristic_columns])
 
 
-CELL_VERSION = 2
+@dataclass(eq=False, repr=False)
+class RememberedRenderings(Proxy[DrawnImages]):
+    """A synthetic data set whose rendered images the oracle can encode."""
+
+    oracle: Oracle
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def render(self, factors: Floats, labels: NDArray[np.float32]) -> Images:
+        images = self.inner.render(factors, labels)
+        self.oracle.remember(images, quantize(factors), labels.astype(np.int64))
+        return images
+
+
+SCORES_OF_RENDERINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"disentanglement": ("consistency", "restrictiveness")}
+)
+"""By metric, the scores of images that the data render for the purpose. They are measured apart from the others: votes
+would use such images too, and their expected values are those of groups of the measured images."""
+
+CELL_VERSION = 3
 """Version of the perturbations: a change invalidates stored cells."""
 
 Table = Mapping[tuple[str, str | None], Reading]
@@ -93,7 +127,7 @@ distinguish it from other rows of the value (``composition m=10``), see :func:`r
 
 DESCRIPTIVE_KEYS = frozenset({"likelihood", "K", "features", "N", "bins", "do"})
 """Keys that describe rows without distinguishing them."""
-ROW_KEYS = frozenset({"where", "m", "pair", "labels", "of"})
+ROW_KEYS = frozenset({"where", "m", "pair", "labels", "of", "set"})
 """Keys that distinguish rows of a value. Rows with any other key (a judged label, a column) are left out."""
 
 
@@ -118,12 +152,20 @@ class StudyCell:
     judge: Judge | None = None
     view: View = PLAIN
 
-    def subject(self) -> Subject:
-        """The perturbed model with its images, encoded."""
+    def subject(self, *, encodes_renderings: bool = False) -> Subject:
+        """The perturbed model with its images, encoded.
+
+        Args:
+            encodes_renderings: True if the oracle must encode further images that the data render.
+        """
         context, strength = self.context, self.perturbation.strength(self.position)
+        data: Any = context.data
+        if encodes_renderings:
+            context = context.of_renderings
+            data = RememberedRenderings(data, context.references.oracle)
         model = self.view(self.perturbation.perturb(context, strength))
-        asked = self.characteristics
-        return prepare(model, context.data, context.ids, seed=context.seed, judge=self.judge, characteristics=asked)
+        asked, by = self.characteristics, self.view.by(self.characteristics, context.data.schema)
+        return prepare(model, data, context.ids, seed=context.seed, judge=self.judge, characteristics=asked, by=by)
 
     def name(self, metric: Metric) -> str:
         """Digest of everything that this metric's numbers depend on."""
@@ -159,8 +201,15 @@ class CellStore:
         if not missing:
             return
         try:
-            run = measure(cell.subject(), missing)
-            found = {m.metric: _table(m.values, "" if m.reason is None else m.reason.text) for m in run.measurements}
+            found = _tables(cell.subject(), missing)
+            for metric in missing if cell.context.model is None else ():
+                rows = found[metric.name]
+                scores = tuple(s for s in SCORES_OF_RENDERINGS.get(metric.name, ()) if (s, None) in rows)
+                if scores:
+                    apart: Any = metric
+                    subject = cell.subject(encodes_renderings=True)
+                    again = _tables(subject, [replace(apart, score=scores, every=False)])[metric.name]
+                    found[metric.name] = {**rows, **again}
         except (UnsupportedError, UndefinedError) as error:
             found = {metric.name: _table((), error.what) for metric in missing}
         for metric in missing:
@@ -212,6 +261,12 @@ def _row_keys(value: Value) -> dict[str, Plain]:
     return {key: content for key, content in value.at.items() if key not in DESCRIPTIVE_KEYS}
 
 
+def _tables(subject: Subject, metrics: Sequence[Metric]) -> dict[str, Table]:
+    """The tables of some metrics of a subject, by metric."""
+    run = measure(subject, metrics)
+    return {m.metric: _table(m.values, "" if m.reason is None else m.reason.text) for m in run.measurements}
+
+
 def _table(values: Sequence[Value], why: str) -> Table:
     rows: dict[tuple[str, str | None], Reading] = {}
     # values with fewer keys first: the value of an assignment is used only if there is no other
@@ -223,6 +278,8 @@ def _table(values: Sequence[Value], why: str) -> Table:
         own = (v.name, v.characteristic)
         if _row_keys(v) == WHOLE_IMAGE and not (own in rows and rows[own].defined):
             rows[own] = _reading_of(v)  # the whole image replaces a missing region
+    counts = Counter(row for row, _ in rows)  # a value of one characteristic only is its own mean
+    rows |= {(row, None): reading for (row, _), reading in rows.items() if counts[row] == 1}
     return {**rows, (METRIC_ROW, None): Reading(math.nan, note=why)} if why else rows
 
 

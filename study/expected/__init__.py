@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from ccvae_eval.calibration.perturbations import Perturbation, PerturbationContext
+from ccvae_eval.calibration.study import OBEYED_RANK, STABILITY
 from ccvae_eval.calibration.study_cells import Case
 from ccvae_eval.calibration.verdict import Curve
 from ccvae_eval.core.types import Floats
@@ -16,6 +19,7 @@ from study.expected.edited import EDITED
 from study.expected.group_votes import VOTED
 from study.expected.known import CODES, TOGETHER
 from study.expected.laws import PANEL
+from study.expected.positions import rank_curve
 from study.expected.rebuilt import REBUILT
 from study.expected.rendered import RENDERED
 from study.expected.stability import stability_curve
@@ -37,4 +41,13 @@ def expected(case: Case) -> Floats | None:
     return next((table[key](case) for table in BY_CHARACTERISTIC if key in table), None)
 
 
-__all__ = ["Curve", "expected", "stability_curve"]
+def curve_without_oracle(
+    value: tuple[str, str], context: PerturbationContext, perturbation: Perturbation, positions: Sequence[float],
+    higher_is_better: bool | None,
+) -> Curve:  # fmt: skip
+    """The curve of a value that the oracle lacks, on other models."""
+    curve = {STABILITY: stability_curve, OBEYED_RANK: rank_curve}[value]
+    return curve(context, perturbation, positions, higher_is_better)
+
+
+__all__ = ["Curve", "curve_without_oracle", "expected"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from scipy.spatial.distance import cdist
 from torch.nn.functional import max_pool2d
 
 from ccvae_eval.calibration.reference_images import ReferenceImages
-from ccvae_eval.calibration.study_cells import Case
+from ccvae_eval.calibration.study_cells import Case, reading_of
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Bools, Floats, Images
-from ccvae_eval.evaluation.interventions import donor_rows
+from ccvae_eval.evaluation.interventions import Together, donor_rows
 from study.expected.known import ExpectedValues
 
 WINDOW = 7
@@ -226,6 +227,55 @@ def grey_of(images: Images) -> Floats:
     return np.asarray((images.double() * torch.tensor([0.299, 0.587, 0.114])[None, :, None, None]).sum(1).numpy())
 
 
+def _together(case: Case) -> Floats:
+    """Judged share of several labels that are set; under idle, the mean over which of them are really set."""
+    if case.subject.judge is None:
+        return case.ends(math.nan, math.nan)
+    names = [n for n in sorted(case.cells[0].characteristics) if reading_of(case.tables[0], "effect", n).defined]
+    count, found = int(case.row_key("set")), np.zeros(len(case.cells))
+    targets = Together(count, tuple(names)).targets(case.subject)
+    now = np.stack([case.subject.current_class(name).numpy() for name in names], 1)
+    then = np.stack([targets[name].numpy() for name in names], 1)
+    place = np.maximum((then >= 0).cumsum(1) - 1, 0)
+    for active in product((True, False), repeat=count):
+        shown = np.where((then >= 0) & np.array(active)[place], then, now)
+        images = with_classes(case, **dict(zip(names, shown.T, strict=True)))
+        judged = np.stack([_judged_classes(case, images, name) for name in names], 1)
+        obeyed = ((then < 0) | (judged == then)).all(1).mean()
+        found += obeyed * np.prod([1 - case.strengths if works else case.strengths for works in active], 0)
+    return found
+
+
+def _unfairness(case: Case) -> Floats:
+    """Unfairness of rendered edits; at the end, of edits that all other labels follow; linear in between.
+
+    An edit takes each image of one class of the binary label to the other, so every image counts once for each class.
+    """
+    judge, references, by = case.subject.judge, references_of(case), case.subject.by
+    if judge is None or by is None:
+        return case.ends(math.nan, math.nan)
+    place, ends = references.block(by).place, []
+    now, sizes = references.classes[:, place], np.array([b.label.cardinality for b in references.coding.blocks])
+    follow = (1 - now)[:, None] % sizes
+    edited = np.where(np.arange(len(sizes)) == place, follow, references.classes)
+    before = _judged_labels(case, references.classes)
+    for after in (_judged_labels(case, edited), _judged_labels(case, follow)):
+        distances = [
+            abs((before[j] == y).mean() - (np.where(now == v, before[j], after[j]) == y).mean()) / 2
+            for j in before if j != by for v in (0, 1) for y in range(case.subject.schema[j].cardinality)
+        ]  # fmt: skip
+        ends.append(float(np.sum(distances)) / (2 * (len(before) - 1)))
+    return _line(case, *ends)
+
+
+def _judged_labels(case: Case, classes: Any) -> dict[str, Any]:
+    """Judged class of each label in the reference images rendered with other classes."""
+    judge: Any = case.subject.judge
+    references = references_of(case)
+    found = judge.log_probabilities(references.draw(references.factors, classes))
+    return {name: p.argmax(1).numpy() for name, p in found.items()}
+
+
 LEAST_PER_CLASS = 20
 """Images of a class that realism and minimality need: docs/metrics/intervention.md."""
 FAMILIES = 8
@@ -354,6 +404,8 @@ EDITED: Mapping[tuple[str, str, str], ExpectedValues] = {
     ("intervention", "realism", "fade"): _realism,
     ("intervention", "realism_frechet", "fade"): _realism,
     ("intervention", "minimality", "leak"): _minimality,
+    ("intervention", "obeyed_together", "idle"): _together,
+    ("intervention", "unfairness", "bias"): _unfairness,
     **{("generation", value, "fade"): _sample_ends for value in ("frechet", "kernel", "prdc_recall", "prdc_coverage")},
     **{("generation", value, "dim"): _sample_ends for value in ("prdc_precision", "prdc_density")},
     ("generation", "obeyed", "idle"): lambda case: case.ends(case.reference(), case.chance()),

@@ -1,7 +1,8 @@
-"""Expected votes of groups of images, by an independent implementation: FactorVAE, BetaVAE and z-max-var.
+"""Expected scores of groups of images: FactorVAE, BetaVAE and z-max-var, and consistency and restrictiveness.
 
-The confidence intervals of these scores are conditional on the measured codes, so the votes are counted on the same
-codes.
+Votes come from an independent implementation, and variances within groups from a closed form. The confidence intervals
+of all these scores are conditional on the measured codes, so the votes are counted on the same codes, and the variances
+are divided by those of the same codes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 from ccvae_eval.calibration.study_cells import Case
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.types import Floats
+from ccvae_eval.oracle.model import DEVIATION, MEAN
 from study.expected.known import ExpectedValues
-from study.expected.laws import TRAINED, IntArray, code_distribution
+from study.expected.laws import TRAINED, IntArray, code_distribution, rotated_pairs
 
 VOTES, GROUP = 36_000, 64
 """Votes, four times as many as the metric casts, and images in a group."""
@@ -81,8 +83,46 @@ def _expected_votes(case: Case) -> Floats:
     return case.ends(*ends)
 
 
+def variance_scores(u: Floats, shares: Floats, degrees: float) -> Mapping[str, float]:
+    r"""Consistency and restrictiveness of codes whose consecutive pairs of dimensions are rotated into each other.
+
+    Label j with share q has :math:`u_j = \pm m + s e`, so its variance is :math:`4 m^2 q (1 - q) + s^2`. Images that
+    share label k have the variance :math:`s^2` in :math:`u_k` and the whole variance in the others. Images that share
+    all but label k are two pictures, each with one code, of which a share :math:`2 q (1 - q)` of the pairs differ: the
+    variance is :math:`q (1 - q) (4 m^2 + 2 s^2)` in :math:`u_k` and :math:`2 q (1 - q) s^2` in the others.
+
+    Args:
+        u: unrotated codes of the measured images, shape (N, K).
+        shares: share of each label among the images that groups are drawn from, shape (K,).
+        degrees: angle of the rotation.
+    """
+    count, spread = len(shares), rotated_pairs(u, degrees).var(0, ddof=1)
+    labels, noise = 4 * MEAN**2 * shares * (1 - shares), DEVIATION**2
+    partner = np.minimum(np.arange(count) ^ 1, count - 1)
+    sin, cos = np.sin(np.radians(degrees)) ** 2, np.cos(np.radians(degrees)) ** 2
+    found: dict[str, list[float]] = {"consistency": [], "restrictiveness": []}
+    for k, differ in enumerate(2 * shares * (1 - shares)):
+        own = np.arange(count) == k
+        one_shared = np.where(own, noise, labels + noise)
+        all_but_one = np.where(own, labels + differ * noise, differ * noise)
+        within, without = (1 - (cos * w + sin * w[partner]) / spread for w in (one_shared, all_but_one))
+        found["consistency"].append(within[k])
+        found["restrictiveness"].append(without[~own].mean())
+    return {name: float(np.mean(scores)) for name, scores in found.items()}
+
+
+def _expected_variances(case: Case) -> Floats:
+    """At every angle, for groups drawn from all images of the data."""
+    names, subject = case.cells[0].characteristics, case.subject
+    u = subject.posterior.loc[:, [subject.layout[name][0] for name in names]].double().numpy()
+    labels = subject.data.labels_of(np.arange(len(subject.data)))
+    shares = labels[:, [subject.data.schema.index(name) for name in names]].astype(np.float64).mean(0)
+    return np.array([variance_scores(u, shares, degrees)[case.value] for degrees in case.strengths])
+
+
 VOTED: Mapping[tuple[str, str, str], ExpectedValues] = {
     **{("disentanglement", f"{kind}_votes", "shuffle"): _expected_votes for kind in KINDS},
     **{("disentanglement", kind, "mix"): _expected_votes for kind in KINDS},
+    **{("disentanglement", value, "mix"): _expected_variances for value in ("consistency", "restrictiveness")},
 }
 """By (metric, value, perturbation)."""

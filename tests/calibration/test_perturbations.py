@@ -15,6 +15,7 @@ from ccvae_eval.calibration.code_faults import (
     shuffled_rows,
 )
 from ccvae_eval.calibration.decoder_faults import (
+    Biased,
     Dimmed,
     Faded,
     Idle,
@@ -32,7 +33,7 @@ from ccvae_eval.calibration.perturbations import (
     perturbation_named,
 )
 from ccvae_eval.calibration.reference_images import ImageRenderer, ReferenceImages
-from ccvae_eval.calibration.study_cells import VIEWS
+from ccvae_eval.calibration.study_cells import VIEWS, RememberedRenderings
 from ccvae_eval.core.errors import DataError, UnsupportedError, UsageError
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.data.sets.faces import Faces
@@ -184,6 +185,32 @@ def test_leak_changes_all_other_labels_at_strength_one(references):
     assert np.array_equal(
         Leaking(references, 1.0).leaked_classes(references.scene(references.codes)), references.classes
     )
+
+
+def test_bias_sets_all_other_labels_to_the_class_of_the_edited_one_at_strength_one(references):
+    edited = references.scene(references.codes).classes.copy()
+    edited[:, 0] = 1 - edited[:, 0]
+    scene = references.scene(references.coding.codes(references.factors, edited, np.full((len(edited), 13), 0.5)))
+    wanted = np.repeat(edited[:, :1], edited.shape[1], 1)
+    assert np.array_equal(Biased(references, 0.0).leaked_classes(scene), edited)
+    assert np.array_equal(Biased(references, 1.0).leaked_classes(scene), wanted)
+    half = Biased(references, 0.5).leaked_classes(scene)
+    here = edited != wanted
+    assert np.array_equal(half[~here], edited[~here])
+    assert (half == wanted)[here].mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(here.sum()))
+
+
+def test_the_oracle_can_encode_what_remembered_data_render(faces, context):
+    references = PerturbationContext(faces, context.ids, NAMES).references
+    data = RememberedRenderings(faces, references.oracle)
+    factors, labels = faces.factors(context.ids[:8]), faces.labels_of(context.ids[8:16])
+    images = faces.render(factors, labels)
+    with pytest.raises(DataError, match="cannot encode an unknown picture"):
+        references.oracle.encode(images)
+    assert torch.equal(data.render(factors, labels), images)
+    codes = references.oracle.encode(images).loc
+    assert np.array_equal(references.coding.classes(codes), labels)
+    assert len(data) == len(faces)
 
 
 def test_an_idle_intervention_returns_the_original(references, images):

@@ -10,14 +10,17 @@ import pytest
 
 from ccvae_eval.calibration import CALIBRATED_METRICS, study
 from ccvae_eval.calibration.perturbations import PERTURBATIONS
-from ccvae_eval.calibration.study import Calibrator, calibrate
+from ccvae_eval.calibration.study import OBEYED_RANK, STABILITY, Calibrator, calibrate
 from ccvae_eval.calibration.verdict import REASONS, reason_without_perturbation
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.results import ValueSpec
 from ccvae_eval.data.sets.faces import Faces
+from ccvae_eval.evaluation.interventions import Together
 from ccvae_eval.evaluation.metric import Needs
 from ccvae_eval.metrics.accuracy.metric import Accuracy
+from ccvae_eval.metrics.disentanglement import group_scores
 from ccvae_eval.metrics.diversity.metric import FeatureSpread
+from ccvae_eval.metrics.intervention import rows
 from ccvae_eval.plugins.registry import BUILTIN_DISTRIBUTION, metrics
 from study.expected.columns import COLUMNS
 from study.expected.correspondence import CORRESPONDENCE
@@ -27,7 +30,6 @@ from study.expected.known import CODES, TOGETHER
 from study.expected.laws import PANEL
 from study.expected.rebuilt import REBUILT
 from study.expected.rendered import RENDERED
-from study.expected.stability import STABILITY
 from tests.support.fakes import Squares, SquaresVAE
 
 pytestmark = pytest.mark.oracle
@@ -64,7 +66,7 @@ PAGES = "".join(page.read_text() for page in Path("docs").glob("calibration-*.md
 
 def test_the_answer_key_has_an_entry_for_every_value_and_own_perturbation():
     tables = (CODES, TOGETHER, COLUMNS, RENDERED, EDITED, CORRESPONDENCE, REBUILT, PANEL, VOTED)
-    expected = {key for table in tables for key in table} | {(*STABILITY, "turn")}
+    expected = {key for table in tables for key in table} | {(*STABILITY, "turn"), (*OBEYED_RANK, "idle")}
     own = {
         (n, v, perturbation)
         for n in CALIBRATED_METRICS
@@ -210,6 +212,114 @@ def test_identity_of_the_oracle_is_that_of_rendered_swaps():
     (identity,) = [curve for curve in found.own if curve.value == "identity"]
     assert identity.expected[0] == pytest.approx(identity.readings[0].value, abs=1e-6)
     assert identity.expected[0] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [False, True])
+def test_consistency_and_restrictiveness_are_the_known_shares_of_rotated_codes(broken, monkeypatch):
+    """Broken: the latents are those of other factors."""
+    if broken:
+        monkeypatch.setattr(group_scores, "aligned_latents", lambda context: {0: 2, 1: 3, 2: 0, 3: 1})
+    scores = ("consistency", "restrictiveness")
+    found = calibrate(
+        ["disentanglement"],
+        Faces(size=32),
+        options={"disentanglement": {"score": scores}},
+        dials=["mix"],
+        sample=24,
+        steps=3,
+        judge="none",
+        foreign=False,
+    )
+    curves = [curve for curve in found.own if curve.value in scores]
+    assert len(curves) == 2
+    for curve in curves:
+        assert not np.isnan(curve.expected).any()
+        assert (np.diff(curve.expected) < 0).all()
+        assert curve.verdict.passed is not broken, curve.verdict.why
+
+
+@pytest.mark.slow
+def test_votes_of_groups_do_not_use_the_images_that_consistency_renders():
+    """At the second step, too, where the oracle has seen the images."""
+    values = []
+    for scores in (("z_max_var",), ("z_max_var", "consistency")):
+        found = Calibrator(
+            [metrics["disentanglement"](score=scores)], Faces(size=32), dials=["mix"], sample=8, steps=2
+        ).measure()
+        (curve,) = [curve for curve in found.own if curve.value == "z_max_var"]
+        values.append([reading.value for reading in curve.readings])
+    assert values[0] == values[1]
+
+
+FEW_EDITS = {"axiom_images": 0, "rendered": 0, "feature_images": 0}
+
+
+def _edited(seed=0, sample=64, steps=3):
+    """Curves of the values of labels that are set together and of unfairness."""
+    found = calibrate(
+        ["intervention"],
+        Faces(),
+        options={"intervention": FEW_EDITS},
+        dials=["idle", "bias"],
+        characteristics=["Eyeglasses", "Smiling", "Wearing_Hat"],
+        sample=sample,
+        steps=steps,
+        seed=seed,
+        foreign=False,
+    )
+    return [curve for curve in found.own if curve.value in ("obeyed_together", "unfairness", "obeyed_rank")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [False, True])
+def test_values_of_labels_set_together_and_by_a_label_are_the_known_ones(broken, monkeypatch):
+    """Broken: no label is set together with another one, edits move no label, and ranks are reversed."""
+    if broken:
+        distance, correlation = rows.unfairness, rows.spearman_estimate
+        monkeypatch.setattr(Together, "codes", lambda self, subject, chunk: chunk.codes)
+        monkeypatch.setattr(rows, "spearman_estimate", lambda x, y, weights: correlation(-x, y, weights))
+        monkeypatch.setattr(rows, "unfairness", lambda before, after, *others: distance(before, before, *others))
+    curves = _edited()
+    assert [curve.row for curve in curves] == ["obeyed_rank", "obeyed_together set=1", "obeyed_together set=2",
+                                               "unfairness"]  # fmt: skip
+    for curve in curves:
+        assert not np.isnan(curve.expected).any()
+        assert curve.verdict.passed is not broken, (curve.row, curve.verdict.why)
+
+
+@pytest.mark.soak
+def test_intervals_of_labels_set_together_and_by_a_label_cover_the_known_values():
+    """With new images and new edits without an effect each time."""
+    inside: dict[str, list[bool]] = {}
+    for seed in range(12):
+        for curve in _edited(seed):
+            for reading, expected in zip(curve.readings, curve.expected, strict=True):
+                inside.setdefault(curve.row, []).append(reading.contains(float(expected)))
+    assert all(np.mean(found) > 0.85 for found in inside.values()), inside
+
+
+@pytest.mark.soak
+def test_intervals_of_consistency_and_restrictiveness_cover_the_known_values():
+    """With new images and new groups each time, at 0 and 45 degrees."""
+    inside: dict[str, list[bool]] = {}
+    for seed in range(20):
+        found = calibrate(
+            ["disentanglement"],
+            Faces(size=32),
+            options={"disentanglement": {"score": ("consistency", "restrictiveness")}},
+            dials=["mix"],
+            steps=2,
+            seed=seed,
+            judge="none",
+            foreign=False,
+        )
+        for curve in found.own:
+            for reading, expected in zip(curve.readings, curve.expected, strict=True):
+                if reading.defined:
+                    inside.setdefault(curve.value, []).append(reading.contains(float(expected)))
+    assert set(inside) == {"consistency", "restrictiveness"}
+    assert all(np.mean(found) > 0.85 for found in inside.values()), inside
 
 
 @pytest.mark.slow

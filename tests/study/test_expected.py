@@ -13,6 +13,7 @@ from ccvae_eval.metrics.shared.region_masks import INSIDE, OUTSIDE, masks_of, po
 from ccvae_eval.oracle.model import Coding
 from study.expected.columns import concentrated, fitted_areas, separation
 from study.expected.correspondence import REACH, losses, matched
+from study.expected.group_votes import variance_scores
 from study.expected.laws import CodeDistribution, information, rotated_pairs, simulated
 
 
@@ -40,6 +41,36 @@ def test_a_rotation_by_45_degrees_halves_the_information_of_each_dimension(label
     assert ends[1]["infom"] == pytest.approx(1 / 3, abs=0.03)
     assert ends[1]["mig"] < 0.05
     assert ends[1]["snc_raw"] == pytest.approx(3 / 4, abs=0.04)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 45.0])
+def test_consistency_and_restrictiveness_are_those_of_simulated_groups(degrees):
+    generator, shares, groups, size = np.random.default_rng(0), np.array([0.4, 0.5, 0.35]), 20_000, 16
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+
+    def codes(labels, noise):
+        u = 2.0 * (2 * labels - 1) + 0.49973 * noise
+        return np.stack([cos * u[..., 0] - sin * u[..., 1], sin * u[..., 0] + cos * u[..., 1], u[..., 2]], -1)
+
+    labels = generator.random((100_000, 3)) < shares
+    noise = generator.standard_normal(labels.shape)
+    spread = codes(labels, noise).var(0)
+    found = {"consistency": [], "restrictiveness": []}
+    for k in range(3):
+        labels = generator.random((groups, size, 3)) < shares
+        labels[:, :, k] = labels[:, :1, k]
+        within = codes(labels, generator.standard_normal(labels.shape)).var(1, ddof=1).mean(0) / spread
+        found["consistency"].append(1 - within[k])
+        labels = np.repeat(labels[:, :1], size, 1)
+        labels[:, :, k] = generator.random((groups, size)) < shares[k]
+        of_picture = generator.standard_normal((groups, 2, 3))
+        noise = np.where(labels[:, :, [k]], of_picture[:, :1], of_picture[:, 1:])
+        within = codes(labels, noise).var(1, ddof=1).mean(0) / spread
+        found["restrictiveness"].append(1 - np.delete(within, k).mean())
+    labels = generator.random((100_000, 3)) < shares
+    u = 2.0 * (2 * labels - 1) + 0.49973 * generator.standard_normal(labels.shape)
+    for name, score in variance_scores(u, shares, degrees).items():
+        assert score == pytest.approx(np.mean(found[name]), abs=3e-3), name
 
 
 def test_the_oracles_classes_are_eight_deviations_apart():

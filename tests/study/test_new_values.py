@@ -21,6 +21,8 @@ PAGE = """
 | `old` | **1.00 → 0** | · 1.00 | · 1.00 |
 | `other m=1` | · 1.00 | 1.00 → 0.5 | · 1.00 |
 | `twin` | 1.00 → – | · 1.00 | · 1.00 |
+| `each n=1` | · 1.00 | 1.00 → 0.5 | · 1.00 |
+| `each n=2` | · 1.00 | · 1.00 | · 1.00 |
 | `more` | **1.00 → 0** | · 1.00 | 1.00 → 0.2 |
 | `absent` |  |  |  |
 """
@@ -32,16 +34,20 @@ def test_responses_are_changes_beyond_the_intervals() -> None:
             "old": frozenset({"mix"}),
             "other m=1": frozenset({"dim"}),
             "twin": frozenset({"mix"}),
+            "each n=1": frozenset({"dim"}),
+            "each n=2": frozenset(),
             "more": frozenset({"mix", "leak"}),
         }
     }
 
 
 def test_a_new_value_is_compared_with_the_established_ones() -> None:
-    rows = table([PAGE], {"m": ("twin", "more", "absent"), "unknown": ("x",)}).splitlines()[2:]
+    rows = table([PAGE], {"m": ("twin", "more", "each", "absent"), "unknown": ("x",)}).splitlines()[2:]
     assert rows == [
         "| `m.twin` | mix | – | `old` | – | – | with `old` |",
         "| `m.more` | leak, mix | leak | `old` | leak | – | no |",
+        "| `m.each n=1` | dim | – | `other m=1` | – | – | with `other m=1` |",
+        "| `m.each n=2` | – | – | `old` | – | mix | no |",
     ]
 
 
@@ -58,4 +64,4 @@ def test_the_table_in_the_docs_is_that_of_the_pages(tmp_path: Path) -> None:
     written = (tmp_path / "metrics/calibration.md").read_text()
     assert written == (docs / "metrics/calibration.md").read_text()
     section = written.split(START)[1].split(END)[0]
-    assert all(f"`{metric}.{name}`" in section for metric, names in NEW.items() for name in names)
+    assert all(f"`{metric}.{name}" in section for metric, names in NEW.items() for name in names)

@@ -143,7 +143,7 @@ class Interventions:
         ),
         "obeyed_rank": ValueSpec(
             "rank correlation of the value that a continuous label was set to and the judged value", "", True,
-            (-1.0, 1.0), "the reconstruction", True,
+            (-1.0, 1.0), "the reconstruction", True, ("idle",),
         ),
         "kept": ValueSpec(
             "share of images whose judged class of another label stays", "share", True, (0.0, 1.0), ANOTHER_IMAGE, True,
@@ -199,11 +199,12 @@ class Interventions:
         ),
         "obeyed_together": ValueSpec(
             "share of images in which the judge finds all of several labels that were set", "share", True, (0.0, 1.0),
-            "the reconstruction", True,
+            "the reconstruction", True, ("idle",),
         ),
         "unfairness": ValueSpec(
             "total variation of the judged classes of another label when the label of --by is set", "", False,
-            (0.0, 1.0), needs_judge=True, no_chance="its best value, 0, is that of a label that changes nothing",
+            (0.0, 1.0), needs_judge=True, dials=("bias",),
+            no_chance="its best value, 0, is that of a label that changes nothing",
         ),
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from ccvae_eval.metrics.disentanglement.group_scores import consistency, restric
 from ccvae_eval.metrics.disentanglement.scores import DEFAULT, SCORES, family_of, score_of
 from ccvae_eval.model.interface import binary_schema
 from ccvae_eval.statistics.resampling import ResampleWeights
+from study.expected.positions import centres
 
 pytestmark = pytest.mark.oracle
 
@@ -195,15 +196,9 @@ def test_groups_of_sprites_are_rendered_and_encoded() -> None:
     ids = np.random.default_rng(0).choice(len(data), 600, replace=False)
     names = ("position_x", "position_y")
 
-    def encode(images: Any) -> Any:
-        x = images.double().numpy().max(axis=1)
-        rows, columns = np.arange(x.shape[1]), np.arange(x.shape[2])
-        total = x.sum(axis=(1, 2))
-        return np.column_stack([(x.sum(axis=1) @ columns) / total, (x.sum(axis=2) @ rows) / total])
-
     labels = data.labels_of(ids)[:, [data.schema.index(name) for name in names]]
-    table, weights = table_of(encode(data.batch(ids).images), labels, names=names), ResampleWeights(0, 600, 50)
-    context = PanelContext(table, PanelSettings(profile="reference"), 0, weights, data=data, encode=encode)
+    table, weights = table_of(centres(data.batch(ids).images), labels, names=names), ResampleWeights(0, 600, 50)
+    context = PanelContext(table, PanelSettings(profile="reference"), 0, weights, data=data, encode=centres)
     for found in (consistency(context)[0], restrictiveness(context)[0]):
         assert found.point.factors == pytest.approx([1, 1], abs=0.03)
         assert found.note.startswith("768 images drawn")
