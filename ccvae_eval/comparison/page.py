@@ -106,7 +106,7 @@ def page_html(found: Comparison, runs: Mapping[str, Sequence[Run]], command: str
     labels, moved = _traversals(shown)
     ids, singles = _single_images(shown)
     columns = _columns(found, shown, ids)
-    rows = [_row(v) for v in found.values]
+    rows = [_row(v) for v in sorted(found.values, key=lambda v: not v.compared)]
     data = {
         "models": [plain(label) for label in shown],
         "moved": [int(i) for i in moved],

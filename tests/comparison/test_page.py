@@ -122,6 +122,12 @@ def test_a_value_that_is_not_compared_shows_its_reason() -> None:
     assert ">y<" not in matrix
 
 
+def test_values_that_are_not_compared_come_last() -> None:
+    both = {"a": ("v", {"x": "has no region"}), "b": ("w", {"x": Mean(np.linspace(0, 1, 60))})}
+    table = text_of(page_of(run_of(both), run_of(both))).partition("95% CI")[2]
+    assert table.index("no evidence of a difference") < table.index("not compared")
+
+
 def test_pictures_that_do_not_belong_to_the_images_are_left_out() -> None:
     run, other = pictured(model(1)), pictured(model(2))
     odd = replace(run, gallery={**run.gallery, "do/Hat": run.gallery["do/Hat"][:3]})
