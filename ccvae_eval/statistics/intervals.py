@@ -475,7 +475,8 @@ def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
 def _beyond_draws(part: Resampled) -> tuple[float, float]:
     """How far the interval of a part of a mean extends below and above that of its draws."""
     estimate = part.estimate
-    if np.nanmin(part.draws) < np.nanmax(part.draws):
+    same = part.draws[~np.isnan(part.draws)] == estimate.value
+    if not same.all() or not estimate.low <= estimate.value <= estimate.high:
         return part.beyond_draws
     return estimate.value - estimate.low, estimate.high - estimate.value
 

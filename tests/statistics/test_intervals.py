@@ -3,9 +3,11 @@ import math
 import numpy as np
 import pytest
 
+from ccvae_eval.core.results import Estimate
 from ccvae_eval.statistics.auc import auc_estimate, balanced_accuracy_estimate
 from ccvae_eval.statistics.intervals import (
     MIN_IMAGES,
+    Resampled,
     bootstrap_estimate,
     clopper_pearson,
     difference,
@@ -216,6 +218,13 @@ def test_a_mean_of_means_keeps_the_bounds_of_perfect_parts():
     outer = mean_over([inner, rough]).estimate
     draws = (inner.draws + rough.draws) / 2
     assert outer.low == pytest.approx(np.quantile(draws, 0.025) - (1 - perfect[0].estimate.low) / 3, abs=1e-12)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.6, 0.6), (np.nan, np.nan)])
+def test_a_part_whose_constant_draws_differ_from_its_value_does_not_extend_a_mean(low, high):
+    part = Resampled(Estimate(0.5, low, high, 400, "bootstrap"), np.full(WEIGHTS.draws, 0.6))
+    mean = mean_over([part, part]).estimate
+    assert (mean.value, mean.low) == (0.5, pytest.approx(0.6))
 
 
 def test_areas_without_constant_draws_keep_the_bootstrap_interval():
