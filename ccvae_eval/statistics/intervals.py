@@ -445,8 +445,8 @@ def mean_proportion_estimate(values: Floats, weights: ResampleWeights, least: fl
 def mean_over(parts: Sequence[Resampled], level: float = 0.95) -> Resampled:
     """Mean of several estimates, such as those of the characteristics; undefined ones are left out.
 
-    The interval comes from the parts' draws, which must belong to the same resamples. It is extended by the mean of the
-    exact intervals of the parts whose draws do not vary, such as the areas of perfectly separated classes: their
+    The interval comes from the parts' draws, which must belong to the same resamples. Parts whose draws do not vary,
+    such as the areas of perfectly separated classes, extend it by the mean distance to their exact bounds: their
     errors, of which none was observed, may all lie in the same images. Means of proportions use ``mover_interval``.
     The result has equal bits for every order of the parts.
     """
