@@ -35,7 +35,7 @@ from ccvae_eval.evaluation.pictures import gallery as gallery_of
 from ccvae_eval.evaluation.pictures import leaking_pairs, require_pairs
 from ccvae_eval.evaluation.plan import Plan
 from ccvae_eval.evaluation.remedies import Advisor
-from ccvae_eval.evaluation.run import Header, Run
+from ccvae_eval.evaluation.run import WHOLE_DATA, Header, Run
 from ccvae_eval.evaluation.runner import Ended, Progress, Working, run
 from ccvae_eval.evaluation.subject import Subject, assignment_half, prepare
 from ccvae_eval.judge import judge_source
@@ -47,9 +47,6 @@ from ccvae_eval.training.settings import TrainingSettings
 
 DEFAULT_METRICS = default_metrics()
 """The metrics that are evaluated by default."""
-
-WHOLE_DATA = "all"
-"""The recorded split of a run on the first N images of the whole data set."""
 
 RECORDED_OPTIONS = {
     "rate": "--supervision",
@@ -148,6 +145,7 @@ def plan(
     part = _evaluated_split(split, limit)
     size_name = "sample" if limit is None else "limit"
     own_samples = ids is None and _no_size_given(sample, limit)
+    drawn = ids is None and limit is None
     if ids is None:
         ids = _evaluated_ids(images, chosen, split, sample, limit, seed)
     place = device_named(device)
@@ -173,8 +171,8 @@ def plan(
             f"--limit {len(images)} evaluates all.",
         )
     if notice is not None:
-        if (wanted := sample_size(sample)) is not None and wanted > len(ids):
-            notice(f"Split {part or WHOLE_DATA} has only {len(ids):,} of the {wanted:,} images of --sample.")
+        if drawn and (wanted := sample_size(sample)) is not None and wanted > len(ids):
+            notice(f"Split {part} has only {len(ids):,} images, fewer than --sample {wanted}.")
         for text in suspicions:
             notice(text)
 

@@ -7,12 +7,14 @@ so that an interrupted study goes on where it stopped. ``python -m study new-val
 from __future__ import annotations
 
 import argparse
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 from PIL import Image
 
+from ccvae_eval.core.files import atomic_write
 from study.new_values import write_table
 
 ROOT = Path(__file__).parents[1]
@@ -41,9 +43,10 @@ def write_page(name: str) -> bool:
     if code not in (0, SOME_VALUES_FAIL):
         raise SystemExit(code)
     text = (folder / "calibration.md").read_text().replace("(curves.png)", f"(pictures/calibration-{name}.png)")
-    (ROOT / "docs" / f"calibration-{name}.md").write_text(text)
-    picture = Image.open(folder / "curves.png").convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    picture.save(ROOT / "docs" / "pictures" / f"calibration-{name}.png", optimize=True)
+    picture, content = Image.open(folder / "curves.png").convert("RGB"), io.BytesIO()
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+    atomic_write(ROOT / "docs" / "pictures" / f"calibration-{name}.png", content.getvalue())
+    atomic_write(ROOT / "docs" / f"calibration-{name}.md", text.encode())
     return code == 0
 
 

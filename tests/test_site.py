@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from PIL import Image
 
 import ccvae_eval
 from ccvae_eval.cli import VERBS
@@ -50,6 +51,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
     done = subprocess.run([*command, str(folder / "html")], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return {path: Page(path) for path in (folder / "html").rglob("*.html")}
+
+
+def test_every_picture_is_whole() -> None:
+    pictures = sorted(DOCS.rglob("*.png"))
+    assert pictures
+    for path in pictures:
+        with Image.open(path) as picture:
+            picture.load()  # raises an OSError if the file is cut
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def command(
             found = compare(*singles, **chosen)
             runs = {label: [run] for label, run in zip(found.models, singles, strict=True)}
         screen.show(comparison_table(found, verbose=common.verbose))
-        if (by := common.by or _by_of(runs)) and not value:
+        if (by := _by_of(runs)) and not value:
             screen.advise(f"\nBy class of {by}: --value METRIC.VALUE/by={by}:gap (or :worst, or :CLASS)")
         if out is not None:
             made = _write(found, runs, out, page=common.page)
@@ -189,7 +189,7 @@ def _options_of(
     run: Run, common: Common, metrics: Sequence[str] | None
 ) -> tuple[Common, list[str], dict[str, dict[str, Any]]]:
     """The options of a run, its metrics and their settings; those that are given take precedence."""
-    from ccvae_eval.api import WHOLE_DATA
+    from ccvae_eval.evaluation.run import WHOLE_DATA
 
     data = run.header.data
     whole = data["split"] == WHOLE_DATA

@@ -138,9 +138,9 @@ def _compared(models: Mapping[str, list[Run]], values: Sequence[str] | None) -> 
         return f"{error.what}{f' ({error.why})' if error.why else ''}"
 
 
-def _best(found: Comparison | str, models: Iterable[str]) -> Best:
-    """The model that is significantly better than every other one, by address."""
+def _best(found: Comparison | str, models: Iterable[str]) -> Best | None:
+    """The model that is significantly better than every other one, by address; None without a comparison."""
     if isinstance(found, str):
-        return lambda _: None
+        return None
     names = dict(zip(found.models, models, strict=True))
     return lambda address: names.get(found.best(address) or "")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ccvae_eval.core.errors import UsageError
 from ccvae_eval.core.types import Plain
-from ccvae_eval.evaluation.run import Run
+from ccvae_eval.evaluation.run import WHOLE_DATA, Run
 
 IMAGE = "images"
 """What differs if the images of two runs have different shapes."""
@@ -114,7 +114,7 @@ def _command_like(first: Run, second: Run) -> str:
         return command.replace(one, other or "CHECKPOINT")
     data = first.header.data
     options = {option: data.get(option) for option in ("split", "sample", "by")}
-    if data.get("split") == "all":  # no split, but the first images of the data set
+    if data.get("split") == WHOLE_DATA:  # no split, but the first images of the data set
         options = {"limit": data["n"], "by": data.get("by")}
     named = {"data": data.get("name"), **options}
     given = [f"--{option} {value}" for option, value in named.items() if value is not None]

@@ -113,7 +113,7 @@ class ComparedValue:
         if not self.compared:
             return f"{NOT_COMPARED}: {self.note}"
         if self.equal:
-            return "no evidence of a difference (equal on all images)"
+            return "no evidence of a difference (equal throughout)"
         if math.isnan(self.adjusted_p):
             return "no evidence of a difference (too few images differ for a test)"
         if self.higher is None:
@@ -226,7 +226,8 @@ def compare(
     runs = [model for model in models if isinstance(model, Run)]
     if len(runs) < len(models) or not 2 <= len(runs) <= len(ascii_uppercase):
         raise UsageError(
-            f"compare takes two to {len(ascii_uppercase)} runs, or one mapping of groups, got {len(models)} arguments"
+            f"two to {len(ascii_uppercase)} runs can be compared, got {len(models)}",
+            hint="Runs of one method with several training seeds are one group.",
         )
     labelled = dict(zip(ascii_uppercase, runs, strict=False))
     for (one, a), (other, b) in combinations(labelled.items(), 2):

@@ -95,6 +95,7 @@ def path_between(
     return path
 
 
+@once_per_subject
 def _path_between_classes(subject: Subject, name: str, start: int, end: int, source: CodeSource) -> LatentPath:
     """:func:`path_between` of two classes, however close they are."""
     if source == "prior":
@@ -164,8 +165,7 @@ class Traverse:
     """A point on the path of a characteristic (docs/metrics.md, section 2); the other latent dimensions stay unchanged.
 
     Binary: from absent to present. Categorical: from the image's class to its target class, if these two are
-    separated. Continuous: from the lowest
-    to the highest level (``Subject.levels``).
+    separated. Continuous: from the lowest to the highest level (``Subject.levels``).
 
     Args:
         characteristic: the characteristic.

@@ -107,14 +107,14 @@ class Decoded:
 
     def judged_all(self, of: Sequence[Intervention | None]) -> list[Mapping[str, Tensor]]:
         """:meth:`judged` for several interventions, which waits for the device once."""
+        from ccvae_eval.evaluation.judge_scores import judged  # imports torch
+
         if self.subject.judge is None:
             return [{} for _ in of]
         missing = [one for one in dict.fromkeys(of) if one not in self.judgements]
         if None in missing and self.reconstruction is None:
             self.reconstruction = self.subject.decode(self.chunk.codes)
         images = [self.reconstruction if one is None else self.images[one] for one in missing]
-        from ccvae_eval.evaluation.judge_scores import judged  # imports torch
-
         found = judged(self.subject, [each for each in images if each is not None])
         self.judgements |= zip(missing, found, strict=True)
         return [self.judgements[one] for one in of]

@@ -90,6 +90,10 @@ class Address:
         return f"{self.metric}.{self.name}{owner}{group}{self.end and f'.{self.end}'}"
 
 
+WHOLE_DATA = "all"
+"""The recorded split of a run on the first N images of the whole data set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """Description of a run without its measurements; all fields are plain data of the published schema."""

@@ -7,7 +7,6 @@ the batch size, the order of the metrics or the number of workers (docs/metrics.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ccvae_eval.core.devices import exact_arithmetic
 from ccvae_eval.core.errors import NonFiniteError, UndefinedError, UnsupportedError, UsageError
+from ccvae_eval.core.large_arrays import empty_floats
 from ccvae_eval.core.random_streams import normals, stream_key, uniforms
 from ccvae_eval.core.results import GAP, WORST
 from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
@@ -50,8 +50,6 @@ CPU = torch.device("cpu")
 
 FLOAT_BYTES = 4
 """Bytes of a float32 number; images of half precision are converted."""
-MAPPED_BYTES = 1 << 28
-"""Largest codes kept in memory. Larger ones are mapped from a temporary file, whose pages the system can take back."""
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of a continuous label at which it is set, in place of classes."""
 ASSIGNMENT_SALT = "assignment-half"
@@ -189,7 +187,7 @@ class Subject:
     @cached_property
     def codes(self) -> Codes:
         """One posterior sample of each image, shape (N, D)."""
-        codes = torch.from_numpy(_codes_of(len(self), self.layout.dim))
+        codes = torch.from_numpy(empty_floats(len(self), self.layout.dim))
         for block in self.blocks():
             rows = slice(block.start, block.stop)
             noise = self.noise("posterior", self.ids[rows], self.layout.dim)
@@ -488,14 +486,6 @@ def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussi
     return found
 
 
-def _codes_of(n: int, dim: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A matrix for one code of each image, in memory or, beyond ``MAPPED_BYTES``, mapped from a temporary file."""
-    if n * dim * FLOAT_BYTES <= MAPPED_BYTES:
-        return np.empty((n, dim), np.float32)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=(n, dim))  # the mapping outlives the descriptor
-
-
 def read_images(data: DataSet, ids: Ids) -> Images:
     """Reads some images of a data set; a failure is attributed to the data set."""
     with plugin_call(data, "data set", f"batch(ids), {len(ids)} ids"):
@@ -555,7 +545,7 @@ def prepare(
         match_labels(data.schema, schema, data.spec)  # an encoder that takes labels needs all of them
     schema.validate(labels, data.spec)
     stride = max(batch_size // FIXED_BATCH, 1) * FIXED_BATCH
-    posterior = Gaussian(*(torch.from_numpy(_codes_of(len(ordered), model.layout.dim)) for _ in range(2)))
+    posterior = Gaussian(*(torch.from_numpy(empty_floats(len(ordered), model.layout.dim)) for _ in range(2)))
     for first in range(0, len(ordered), stride):
         rows = slice(first, first + stride)
         images = read_images(data, ordered[rows]).to(place)

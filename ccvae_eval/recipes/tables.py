@@ -16,7 +16,7 @@ from ccvae_eval.evaluation.run import Run
 from ccvae_eval.recipes.recipe import ANY, GridPoint, RecipeCell, TableSpec
 from ccvae_eval.recipes.work import PreparedRecipe, result_of, training_of
 from ccvae_eval.rendering.grids import Entry, Grid
-from ccvae_eval.statistics.intervals import over_seeds
+from ccvae_eval.statistics.paired import over_seeds
 
 TRAINING = "training."
 NO_INTERVAL = ("no interval", "no confidence interval")

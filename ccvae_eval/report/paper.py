@@ -15,7 +15,7 @@ from ccvae_eval.core.types import Plain
 from ccvae_eval.evaluation.run import Address, Run, ValueRow, averaged_at, numbers_at, stopping_of
 from ccvae_eval.rendering.tables import ARROWS, whole
 from ccvae_eval.rendering.text import figure, inert_cell, interval_text, markdown_text, plain
-from ccvae_eval.statistics.intervals import over_seeds
+from ccvae_eval.statistics.paired import over_seeds
 
 Best = Callable[[Address], str | None]
 """Name of the model that is significantly better than all others at an address; None if there is none."""
@@ -46,13 +46,13 @@ class Entry:
         address: of the number.
         model: name of the model or group.
         estimate: with its interval over images, or over training seeds (then ``n`` counts seeds).
-        best: True if the model is significantly better than every other one in the table.
+        best: True if the model is significantly better than every other one in the table; None = not compared.
     """
 
     address: Address
     model: str
     estimate: Estimate
-    best: bool = False
+    best: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def paper_table(
     *,
     by_characteristic: bool = False,
     comparable: bool = True,
-    best: Best = lambda _: None,
+    best: Best | None = None,
     notes: Sequence[str] = (),
 ) -> PaperTable:
     """The table of some values of some models.
@@ -91,7 +91,7 @@ def paper_table(
             row for each model.
         comparable: False if the runs differ in images or settings. Then each mean includes every characteristic of its
             own run; otherwise only those that are defined in every run.
-        best: which model is significantly better than all others.
+        best: which model is significantly better than all others; None = the models were not compared.
         notes: further sentences below the table.
 
     Raises:
@@ -166,7 +166,11 @@ def _parts(models: Mapping[str, Sequence[Run]], comparable: bool) -> list[Mappin
 
 
 def _entries(
-    models: Mapping[str, Sequence[Run]], runs: Sequence[Run], address: Address, by_characteristic: bool, best: Best
+    models: Mapping[str, Sequence[Run]],
+    runs: Sequence[Run],
+    address: Address,
+    by_characteristic: bool,
+    best: Best | None,
 ) -> list[Entry]:
     """The entries of one value: of every model, and with ``by_characteristic`` of every characteristic and the mean."""
     names = dict.fromkeys(
@@ -177,10 +181,11 @@ def _entries(
         places += [replace(address, characteristic=name) for name in names]
     found = []
     for place in places:
-        numbers, winner = iter(numbers_at([run for own in models.values() for run in own], place)), best(place)
+        numbers = iter(numbers_at([run for own in models.values() for run in own], place))
+        winner = best(place) if best else None
         for model, own in models.items():
             estimate = _estimate(own, place, [next(numbers) for _ in own], _spec(runs, place))
-            found.append(Entry(place, model, estimate, model == winner))
+            found.append(Entry(place, model, estimate, model == winner if best else None))
     return found
 
 
@@ -213,7 +218,10 @@ def _cells(table: PaperTable, digits: int) -> list[list[tuple[str, str, bool]]]:
     """Value, interval ("" without one) and boldness of each entry, row by row."""
     places = _decimals(table, digits)
     return [
-        [(figure(e.estimate.value, d), interval_text(e.estimate, d), e.best) for e, d in zip(row, places, strict=True)]
+        [
+            (figure(e.estimate.value, d), interval_text(e.estimate, d), bool(e.best))
+            for e, d in zip(row, places, strict=True)
+        ]
         for _, row in table.rows
     ]
 
@@ -275,7 +283,7 @@ def as_csv(table: PaperTable) -> str:
             e = entry.estimate
             numbers: list[Any] = ["" if math.isnan(x) else x for x in (e.value, e.low, e.high)]
             names = [inert_cell(plain(name)) for name in (entry.model, str(entry.address))]
-            writer.writerow([*names, *numbers, e.n, e.method, int(entry.best)])
+            writer.writerow([*names, *numbers, e.n, e.method, "" if entry.best is None else int(entry.best)])
     return text.getvalue()
 
 

@@ -581,29 +581,3 @@ def _wider(count: int, level: float) -> float:
     """Factor by which Bonferroni's correction for ``count`` ends widens a normal interval."""
     tail = (1 - level) / 2
     return float(ndtri(1 - tail / count) / ndtri(1 - tail))
-
-
-def over_seeds(
-    values: Sequence[float], possible: tuple[float | None, float | None] = (None, None), level: float = 0.95
-) -> Estimate:
-    """Mean over training seeds with Student's t confidence interval (unit: the seed); no interval for a single seed.
-
-    The interval is clipped to the value's possible range: with few seeds it is wide.
-
-    >>> over_seeds([0.4, 0.6]).value
-    0.5
-    >>> over_seeds([0.4, 0.6], (0, 1)).low
-    0
-    """
-    defined = np.array([value for value in values if not math.isnan(value)])
-    if len(defined) < len(values) or not len(defined):
-        return Estimate(math.nan, n=len(defined))
-    mean = float(defined.mean())
-    if len(defined) < 2:
-        return Estimate(mean, n=1)
-    quantile = float(stdtrit(len(defined) - 1, (1 + level) / 2))
-    half = quantile * float(defined.std(ddof=1)) / math.sqrt(len(defined))
-    minimum, maximum = possible
-    low = mean - half if minimum is None else max(mean - half, minimum)
-    high = mean + half if maximum is None else min(mean + half, maximum)
-    return Estimate(mean, low, high, len(defined), Method.STUDENT)

@@ -1,4 +1,4 @@
-r"""Tests and confidence intervals for the difference between two models on the same images.
+r"""Tests and confidence intervals for models on the same images, and over training seeds.
 
 A value is a ratio of sums over images, :math:`\theta = \sum_i a_i / \sum_i b_i`. Its influence function at image i is
 :math:`\psi_i = N (a_i - \theta b_i) / \sum_j b_j`, and 0 for an image that does not enter. Two models on the same
@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import norm, t
 
 from ccvae_eval.core.random_streams import numpy_stream
+from ccvae_eval.core.results import Estimate, Method
 from ccvae_eval.core.types import Bools, Floats
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -247,3 +249,29 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     return Difference(
         difference, difference - half, difference + half, float(2 * t.sf(abs(difference) / error, freedom)), error, n
     )
+
+
+def over_seeds(
+    values: Sequence[float], possible: tuple[float | None, float | None] = (None, None), level: float = 0.95
+) -> Estimate:
+    """Mean over training seeds with Student's t confidence interval (unit: the seed); no interval for a single seed.
+
+    The interval is clipped to the value's possible range: with few seeds it is wide.
+
+    >>> over_seeds([0.4, 0.6]).value
+    0.5
+    >>> over_seeds([0.4, 0.6], (0, 1)).low
+    0
+    """
+    defined = np.array([value for value in values if not math.isnan(value)])
+    if len(defined) < len(values) or not len(defined):
+        return Estimate(math.nan, n=len(defined))
+    mean = float(defined.mean())
+    if len(defined) < 2:
+        return Estimate(mean, n=1)
+    quantile = float(stdtrit(len(defined) - 1, (1 + level) / 2))
+    half = quantile * float(defined.std(ddof=1)) / math.sqrt(len(defined))
+    minimum, maximum = possible
+    low = mean - half if minimum is None else max(mean - half, minimum)
+    high = mean + half if maximum is None else min(mean + half, maximum)
+    return Estimate(mean, low, high, len(defined), Method.STUDENT)

@@ -39,7 +39,7 @@ def test_a_run_and_itself_and_a_narrow_terminal(
 ) -> None:
     a = written("a", 1)
     assert run_command("compare", a, a) == 0
-    assert capsys.readouterr().out.count("(equal on all images)") == 4
+    assert capsys.readouterr().out.count("(equal throughout)") == 4
     monkeypatch.setenv("COLUMNS", "80")
     assert run_command("compare", a, written("b", 2)) == 0
     shown = capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_checkpoints_are_evaluated_first_with_the_same_options(capsys: pytest.Ca
     options = ["-m", "reconstruction", "--limit", "20", "--judge", "none", "--json"]
     assert run_command("compare", CHECKPOINT, CHECKPOINT, *options) == 0
     document = json.loads(capsys.readouterr().out)
-    assert [v["verdict"] for v in document["values"]] == ["no evidence of a difference (equal on all images)"]
+    assert [v["verdict"] for v in document["values"]] == ["no evidence of a difference (equal throughout)"]
     first, second = Path("runs").iterdir()
     assert (first / "run.json").exists()
     assert (second / "run.json").exists(), "each run has a folder of its own"
@@ -143,7 +143,7 @@ def test_a_checkpoint_beside_a_run_is_evaluated_as_the_run_was(capsys: pytest.Ca
     assert run_command("compare", "first", CHECKPOINT, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     verdicts = {v["verdict"] for v in document["values"] if v["difference"] is not None}
-    assert verdicts == {"no evidence of a difference (equal on all images)"}
+    assert verdicts == {"no evidence of a difference (equal throughout)"}
     (second,) = Path("runs").iterdir()
     evaluated = json.loads((second / "run.json").read_text())
     assert evaluated["seed"] == 4

@@ -27,7 +27,7 @@ from tests.support.fakes import Squares, SquaresVAE
 def test_a_run_does_not_differ_from_itself() -> None:
     run = model(1)
     found = compare(run, run)
-    assert {v.verdict for v in found.values} == {"no evidence of a difference (equal on all images)"}
+    assert {v.verdict for v in found.values} == {"no evidence of a difference (equal throughout)"}
     assert all(v.difference.value == v.difference.low == v.difference.high == 0 for v in found.values)
     assert all(v.adjusted_p == 1 for v in found.values)
 

@@ -71,7 +71,7 @@ def test_a_run_and_itself() -> None:
     html = page_of(run, run)
     text = text_of(html)
     assert "No evidence of a difference between A and B in any of 4 values; they are equal on all images." in text
-    assert text.count("no evidence of a difference (equal on all images)") == 10
+    assert text.count("no evidence of a difference (equal throughout)") == 10
     assert "0 of 6 differences have evidence" in text
     assert "The models do not differ in any value of these images." in text
     assert not re.findall("[AB] better(?! →)(?<!← B better)", text)

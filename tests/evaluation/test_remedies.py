@@ -262,7 +262,7 @@ def test_a_sample_larger_than_the_split_is_mentioned() -> None:
     )  # fmt: skip
     used = run.header.data["n"]
     assert used < 300
-    assert f"Split test has only {used} of the 5,000 images of --sample." in notices
+    assert f"Split test has only {used} images, fewer than --sample 5000." in notices
 
 
 def test_the_class_that_is_rare_is_that_of_the_label_whose_images_are_counted() -> None:

@@ -25,7 +25,7 @@ from ccvae_eval.recipes.tables import grids_of
 from ccvae_eval.recipes.work import PreparedRecipe, late_improvement, result_of, run_cells, run_folder, training_of
 from ccvae_eval.rendering.grids import Entry, Grid, grid_markdown
 from ccvae_eval.report.figures import draw_grid
-from ccvae_eval.statistics.intervals import over_seeds
+from ccvae_eval.statistics.paired import over_seeds
 from ccvae_eval.training import STATE
 from ccvae_eval.training.state import History
 from tests.support.recipes import SMALL

@@ -196,6 +196,13 @@ def test_hostile_names_are_inert_in_csv_and_markdown() -> None:
     assert "\x1b" not in text
 
 
+def test_csv_says_which_model_is_best_only_if_the_models_were_compared() -> None:
+    table = {"a": [hostile()], "b": [hostile()]}
+    for best, expected in ((None, {"a": "", "b": ""}), (lambda _: "b", {"a": "0", "b": "1"})):
+        rows = csv.DictReader(io.StringIO(as_csv(paper_table(table, best=best))))
+        assert {row["model"]: row["best"] for row in rows} == expected
+
+
 def test_a_malformed_address_is_refused() -> None:
     with pytest.raises(UsageError, match="not a valid address"):
         paper_table(runs(), ["locality"])
