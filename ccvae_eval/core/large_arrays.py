@@ -18,21 +18,6 @@ MAX_IN_MEMORY = 16_384
 """Images whose numbers are kept in memory. Those of more images are kept in temporary files."""
 
 
-MAPPED_BYTES = 1 << 28
-"""Largest array of :func:`empty_floats` in memory."""
-
-
-def empty_floats(rows: int, columns: int) -> NDArray[np.float32]:
-    """A matrix without content, in memory or, beyond ``MAPPED_BYTES``, mapped from a temporary file.
-
-    The system can take back the memory of a mapped matrix, whose numbers are in the file.
-    """
-    if rows * columns * np.dtype(np.float32).itemsize <= MAPPED_BYTES:
-        return np.empty((rows, columns), np.float32)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=(rows, columns))  # the mapping outlives the descriptor
-
-
 class OpenFile:
     """A duplicate of a file's descriptor, closed with this object."""
 

@@ -34,6 +34,7 @@ from ccvae_eval.core.results import (
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.metric import Metric, settings_of
+from ccvae_eval.model.interface import LabelSchema
 from ccvae_eval.statistics.intervals import (
     Resampled,
     gap_between,
@@ -266,6 +267,17 @@ class _Row:
     value: Value
     found: Resampled
     mean_at: At | None
+
+
+def require_classes(by: str, schema: LabelSchema) -> None:
+    """Refuses a label whose classes cannot be shown apart."""
+    label = schema[by]
+    if label.kind == "continuous":
+        raise UsageError(f"label {by!r} is continuous and has no classes", where="--by")
+    reserved = next((name for name in label.classes if name.rpartition(":")[2] in (WORST, GAP)), None)
+    if reserved is not None:
+        hint = f"Rename or merge it: --rename '{by}=...' (ccvae-eval explain folder)."
+        raise UsageError(f"class {reserved!r} of label {by!r} has a reserved name", where="--by", hint=hint)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ the batch size, the order of the metrics or the number of workers (docs/metrics.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
@@ -17,15 +18,13 @@ import torch
 from torch import Tensor
 
 from ccvae_eval.core.devices import exact_arithmetic
-from ccvae_eval.core.errors import NonFiniteError, UndefinedError, UnsupportedError, UsageError
-from ccvae_eval.core.large_arrays import empty_floats
+from ccvae_eval.core.errors import NonFiniteError, UndefinedError, UnsupportedError
 from ccvae_eval.core.random_streams import normals, stream_key, uniforms
-from ccvae_eval.core.results import GAP, WORST
 from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.labels.relabel import label_columns, match_labels
 from ccvae_eval.evaluation.deprecated import deprecated_method
-from ccvae_eval.evaluation.result_table import Groups
+from ccvae_eval.evaluation.result_table import Groups, require_classes
 from ccvae_eval.judge import Judge, JudgeSource
 from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
 from ccvae_eval.model.fixed_batches import FIXED_BATCH, concatenated, in_fixed_batches, padded, unpadded
@@ -50,6 +49,8 @@ CPU = torch.device("cpu")
 
 FLOAT_BYTES = 4
 """Bytes of a float32 number; images of half precision are converted."""
+MAPPED_BYTES = 1 << 28
+"""Largest codes kept in memory. Larger ones are mapped from a temporary file, whose pages the system can take back."""
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of a continuous label at which it is set, in place of classes."""
 ASSIGNMENT_SALT = "assignment-half"
@@ -187,7 +188,7 @@ class Subject:
     @cached_property
     def codes(self) -> Codes:
         """One posterior sample of each image, shape (N, D)."""
-        codes = torch.from_numpy(empty_floats(len(self), self.layout.dim))
+        codes = torch.from_numpy(empty_codes(len(self), self.layout.dim))
         for block in self.blocks():
             rows = slice(block.start, block.stop)
             noise = self.noise("posterior", self.ids[rows], self.layout.dim)
@@ -486,6 +487,14 @@ def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussi
     return found
 
 
+def empty_codes(n: int, dim: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A matrix for one code of each image, in memory or, beyond ``MAPPED_BYTES``, mapped from a temporary file."""
+    if n * dim * FLOAT_BYTES <= MAPPED_BYTES:
+        return np.empty((n, dim), np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=(n, dim))  # the mapping outlives the descriptor
+
+
 def read_images(data: DataSet, ids: Ids) -> Images:
     """Reads some images of a data set; a failure is attributed to the data set."""
     with plugin_call(data, "data set", f"batch(ids), {len(ids)} ids"):
@@ -539,13 +548,13 @@ def prepare(
     ordered = np.unique(np.asarray(ids, dtype=np.int64))
     schema = model.labels if len(model.labels) else data.schema
     if by is not None:
-        _require_classes(by, data.schema if by not in schema else schema)
+        require_classes(by, data.schema if by not in schema else schema)
     labels = torch.from_numpy(label_columns(data, schema, ordered))
     if supports(model, GivenLabels):
         match_labels(data.schema, schema, data.spec)  # an encoder that takes labels needs all of them
     schema.validate(labels, data.spec)
     stride = max(batch_size // FIXED_BATCH, 1) * FIXED_BATCH
-    posterior = Gaussian(*(torch.from_numpy(empty_floats(len(ordered), model.layout.dim)) for _ in range(2)))
+    posterior = Gaussian(*(torch.from_numpy(empty_codes(len(ordered), model.layout.dim)) for _ in range(2)))
     for first in range(0, len(ordered), stride):
         rows = slice(first, first + stride)
         images = read_images(data, ordered[rows]).to(place)
@@ -561,17 +570,6 @@ def prepare(
         batch_size=batch_size, selected=characteristics, trained_on=trained_on, by=by,
     )  # fmt: skip
     return subject if model.layout.characteristics else _with_assigned_dimensions(subject)
-
-
-def _require_classes(by: str, schema: LabelSchema) -> None:
-    """Refuses a label whose classes cannot be shown apart."""
-    label = schema[by]
-    if label.kind == "continuous":
-        raise UsageError(f"label {by!r} is continuous and has no classes", where="--by")
-    reserved = next((name for name in label.classes if name.rpartition(":")[2] in (WORST, GAP)), None)
-    if reserved is not None:
-        hint = f"Rename or merge it: --rename '{by}=...' (ccvae-eval explain folder)."
-        raise UsageError(f"class {reserved!r} of label {by!r} has a reserved name", where="--by", hint=hint)
 
 
 def _with_assigned_dimensions(subject: Subject) -> Subject:

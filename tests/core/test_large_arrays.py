@@ -10,7 +10,7 @@ import pytest
 
 from ccvae_eval.core import large_arrays
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.core.large_arrays import LargeArray, LargeArrays, empty_floats
+from ccvae_eval.core.large_arrays import LargeArray, LargeArrays
 
 
 def test_an_array_in_a_file_reads_and_writes_like_one_in_memory():
@@ -25,16 +25,6 @@ def test_an_array_in_a_file_reads_and_writes_like_one_in_memory():
     found[5:9] = np.nan
     assert np.isnan(found[5:9]).all()
     assert len(found) == 50
-
-
-def test_a_large_matrix_is_mapped_and_a_small_one_is_not(monkeypatch):
-    assert not isinstance(empty_floats(8, 4), np.memmap)
-    monkeypatch.setattr(large_arrays, "MAPPED_BYTES", 8 * 4 * 4 - 1)
-    found = empty_floats(8, 4)
-    assert isinstance(found, np.memmap)
-    assert (found.shape, found.dtype) == ((8, 4), np.float32)
-    found[2] = 1
-    assert found.sum() == 4
 
 
 def test_arrays_that_share_a_file_do_not_overlap():
