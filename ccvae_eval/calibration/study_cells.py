@@ -202,14 +202,8 @@ class CellStore:
             return
         try:
             found = _tables(cell.subject(), missing)
-            for metric in missing if cell.context.model is None else ():
-                rows = found[metric.name]
-                scores = tuple(s for s in SCORES_OF_RENDERINGS.get(metric.name, ()) if (s, None) in rows)
-                if scores:
-                    apart: Any = metric
-                    subject = cell.subject(encodes_renderings=True)
-                    again = _tables(subject, [replace(apart, score=scores, every=False)])[metric.name]
-                    found[metric.name] = {**rows, **again}
+            if cell.context.model is None:  # the oracle, which can encode what the data render
+                found = {metric.name: _with_renderings(cell, metric, found[metric.name]) for metric in missing}
         except (UnsupportedError, UndefinedError) as error:
             found = {metric.name: _table((), error.what) for metric in missing}
         for metric in missing:
@@ -265,6 +259,16 @@ def _tables(subject: Subject, metrics: Sequence[Metric]) -> dict[str, Table]:
     """The tables of some metrics of a subject, by metric."""
     run = measure(subject, metrics)
     return {m.metric: _table(m.values, "" if m.reason is None else m.reason.text) for m in run.measurements}
+
+
+def _with_renderings(cell: StudyCell, metric: Metric, rows: Table) -> Table:
+    """The rows of a metric, with those of its scores of rendered images measured by themselves."""
+    scores = tuple(score for score in SCORES_OF_RENDERINGS.get(metric.name, ()) if (score, None) in rows)
+    if not scores:
+        return rows
+    settings: Any = metric
+    apart = replace(settings, score=scores, every=False)
+    return {**rows, **_tables(cell.subject(encodes_renderings=True), [apart])[metric.name]}
 
 
 def _table(values: Sequence[Value], why: str) -> Table:
