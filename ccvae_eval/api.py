@@ -440,7 +440,7 @@ def _header(
             warnings.append(f"No latent dimension predicts better than chance: {', '.join(subject.unassigned)}.")
     return Header(
         tool=TOOL,
-        environment=environment(subject.device),
+        environment={**environment(subject.device), "fixed_batch": subject.fixed_batch},
         checkpoint=checkpoint,
         training=training,
         data={

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -74,5 +73,8 @@ class ImageAccumulator(ABC, Generic[M]):
 
 
 def first_chunks(subject: Subject, images: int) -> Iterator[Chunk]:
-    """The chunks that begin within the first ``images`` images."""
-    return takewhile(lambda chunk: chunk.rows.start < images, subject.chunks())
+    """The first ``images`` images in fixed batches."""
+    for chunk in subject.chunks():
+        if (first := chunk.within(images)) is None:
+            return
+        yield first

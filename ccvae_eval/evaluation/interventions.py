@@ -369,14 +369,15 @@ def model_intervention(subject: Subject, chunk: Chunk, targets: Mapping[str, Ten
     found = chunk.codes.clone()
     if not len(chunk):
         return found
-    noise = padded(subject.noise("posterior", chunk.ids, subject.layout.dim)).to(subject.device)
+    size = subject.fixed_batch
+    noise = padded(subject.noise("posterior", chunk.ids, subject.layout.dim), size).to(subject.device)
     rows = torch.stack(list(targets.values()), 1).nan_to_num(nan=-torch.inf)  # NaN is equal to nothing
     for combination in torch.unique(rows, dim=0):
         assignment = {name: float(v) for name, v in zip(targets, combination, strict=True) if v > -torch.inf}
         if assignment:
             with model_call(subject.model, "intervene(images, codes, assignment, noise)"):
                 moved = subject.model.intervene(
-                    padded(chunk.images), padded(chunk.codes).to(subject.device), assignment, noise
+                    padded(chunk.images, size), padded(chunk.codes, size).to(subject.device), assignment, noise
                 )
             here = (rows == combination).all(1)
             found[here] = moved[: len(chunk)].cpu()[here]

@@ -17,7 +17,6 @@ from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, NO_JUDGE, Colu
 from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.judge import mean_recall, rank_correlation, trusted_labels
 from ccvae_eval.judge.artifact import judged_on_cpu
-from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import supports
 
 NOTABLE_RESPONSE = 0.05
@@ -34,6 +33,8 @@ UNCORRELATED = "the judged values of the reconstructions correlate with the labe
 ANOTHER = "another image"
 """Name of the chance level of unchanged labels: two random images that the judge assigns to the same class."""
 
+RESPONSE_IMAGES = 32
+"""Images on which the judge's own response is measured."""
 
 UNRECOGNISED = re.compile(r"balanced accuracy of the judge on the reconstructions only (?P<accuracy>\d\.\d+)")
 """Form of :func:`unrecognised`."""
@@ -170,13 +171,13 @@ def judged_change(before: Mapping[str, Tensor], after: Mapping[str, Tensor], pre
 def judge_response(subject: Subject) -> dict[tuple[str, str], float]:
     """Response of the judge to label j in counterfactual images in which only label i differs, by (i, j).
 
-    Mean total variation over 32 images: the part of a judged change that is due to the judge itself. Empty without a
-    judge, or if the data set renders no counterfactuals.
+    Mean total variation over ``RESPONSE_IMAGES`` images: the part of a judged change that is due to the judge itself.
+    Empty without a judge, or if the data set renders no counterfactuals.
     """
     data = subject.data
     if subject.judge is None or not supports(data, HasCounterfactuals):
         return {}
-    first = subject.subsample(FIXED_BATCH)
+    first = subject.subsample(RESPONSE_IMAGES)
     (before,) = judged(subject, [data.batch(first.ids).images.to(subject.device)])
     found: dict[tuple[str, str], float] = {}
     for i in subject.schema.names:

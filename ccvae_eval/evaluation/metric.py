@@ -84,6 +84,19 @@ class Decoded:
     images: Mapping[Intervention, Images]
     judgements: dict[Intervention | None, Mapping[str, Tensor]] = field(default_factory=dict)
 
+    def within(self, limit: int) -> Decoded | None:
+        """The part of the chunk among the subject's first ``limit`` images; None if there is none."""
+        chunk = self.chunk.within(limit)
+        if chunk is None or chunk is self.chunk:
+            return self if chunk is not None else None
+        n = len(chunk)
+        rebuilt = None if self.reconstruction is None else self.reconstruction[:n]
+        judged: dict[Intervention | None, Mapping[str, Tensor]] = {
+            of: {j: log_probs[:n] for j, log_probs in each.items()} for of, each in self.judgements.items()
+        }
+        images = {of: decoded[:n] for of, decoded in self.images.items()}
+        return Decoded(self.subject, chunk, self.characteristic, rebuilt, images, judged)
+
     @cached_property
     def region(self) -> Tensor | None:
         """Region of the characteristic, shape (n, H, W), bool, on the CPU; None if the data set has no region of it."""

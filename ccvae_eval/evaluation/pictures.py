@@ -20,7 +20,6 @@ from ccvae_eval.evaluation.interventions import Do, path_between
 from ccvae_eval.evaluation.metric import CodeSource
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
-from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.latents import replaced
 
 log = logging.getLogger(__name__)
@@ -191,8 +190,8 @@ def gallery(
     spaced = rows[np.arange(count) * len(rows) // max(count, 1)]
     found: dict[str, NDArray[np.generic]] = {}
     try:
-        for first in range(0, count, FIXED_BATCH):
-            for name, pictures in _gallery_part(subject, spaced[first : first + FIXED_BATCH]).items():
+        for first in range(0, count, subject.fixed_batch):
+            for name, pictures in _gallery_part(subject, spaced[first : first + subject.fixed_batch]).items():
                 found[name] = np.concatenate([found[name], pictures]) if name in found else pictures
         if count:
             found |= _in_every_class(subject, rows[:MOVED_IMAGES])
@@ -276,7 +275,7 @@ def _two_label_grids(
 
 
 def chunk_of(subject: Subject, rows: Ids) -> Chunk:
-    """At most 32 images of the subject, given by their rows, as a chunk."""
+    """A fixed batch of the subject's images, given by their rows, as a chunk."""
     index: Any = rows  # a chunk is a slice of the images elsewhere; its fields are indexed in the same way
     ids = subject.ids[rows]
     images = read_images(subject.data, ids).to(subject.device)
@@ -284,7 +283,7 @@ def chunk_of(subject: Subject, rows: Ids) -> Chunk:
 
 
 def _gallery_part(subject: Subject, rows: Ids) -> dict[str, NDArray[np.generic]]:
-    """The gallery of at most 32 images, given by their rows."""
+    """The gallery of a fixed batch of images, given by their rows."""
     chunk = chunk_of(subject, rows)
     found: dict[str, NDArray[np.generic]] = {
         "ids": chunk.ids,

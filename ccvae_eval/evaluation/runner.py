@@ -21,7 +21,6 @@ from ccvae_eval.evaluation.plan import Plan, PlannedMetric, wanted_interventions
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.sandbox import require_measurement
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
-from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 Progress = Callable[[int, int], None]
@@ -135,12 +134,13 @@ def estimated_seconds(plan: Plan) -> float:
     """
     total = 0.0
     for parts in plan.groups:
-        count, seconds = -(-plan.images(parts[0].subject) // FIXED_BATCH), []
+        subject = parts[0].subject
+        count, seconds = -(-plan.images(subject) // subject.fixed_batch), []
         if not count or not decodes(parts):
             continue
         for number in (0, count // 2):
             start = perf_counter()
-            _update(parts, _batch(parts[0].subject, number))
+            _update(parts, _batch(subject, number))
             seconds.append(perf_counter() - start)
         total += seconds[0] + (count - 1) * seconds[1]
     return total
@@ -148,7 +148,8 @@ def estimated_seconds(plan: Plan) -> float:
 
 def _batch(subject: Subject, number: int) -> Chunk:
     """One fixed batch of a subject's images."""
-    rows = slice(number * FIXED_BATCH, min((number + 1) * FIXED_BATCH, len(subject)))
+    first = number * subject.fixed_batch
+    rows = slice(first, min(first + subject.fixed_batch, len(subject)))
     images = read_images(subject.data, subject.ids[rows]).to(subject.device)
     return Chunk(rows, subject.ids[rows], images, subject.posterior.rows(rows), subject.codes[rows])
 

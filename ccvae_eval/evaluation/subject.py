@@ -1,6 +1,6 @@
 """Subject of an evaluation: a model and its images, encoded once, with their random streams.
 
-The network is called on fixed batches only (ids ascending, 32 rows, the last one padded), so that no number depends on
+The network is called on fixed batches only (ids ascending, the last one padded), so that no number depends on
 the batch size, the order of the metrics or the number of workers (docs/metrics.md, section 0).
 """
 
@@ -27,7 +27,7 @@ from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.result_table import Groups, require_classes
 from ccvae_eval.judge import Judge, JudgeSource
 from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
-from ccvae_eval.model.fixed_batches import FIXED_BATCH, concatenated, in_fixed_batches, padded, unpadded
+from ccvae_eval.model.fixed_batches import concatenated, fixed_batch, in_fixed_batches, padded, unpadded
 from ccvae_eval.model.interface import (
     GivenLabels,
     HasConditionalPrior,
@@ -62,7 +62,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A fixed batch: at most 32 of a subject's images.
+    """A fixed batch of a subject's images.
 
     Args:
         rows: their range among the subject's images.
@@ -80,6 +80,16 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def within(self, limit: int) -> Chunk | None:
+        """The images of this batch among the subject's first ``limit`` images; None if there are none."""
+        count = limit - self.rows.start
+        if count <= 0 or count >= len(self):
+            return self if count > 0 else None
+        rows = slice(self.rows.start, limit)
+        return Chunk(
+            rows, self.ids[:count], self.images[:count], self.posterior.rows(slice(0, count)), self.codes[:count]
+        )
 
 
 def once_per_subject(compute: Callable[Concatenate[Subject, P], T]) -> Callable[Concatenate[Subject, P], T]:
@@ -139,6 +149,11 @@ class Subject:
         return len(self.ids)
 
     @property
+    def fixed_batch(self) -> int:
+        """Rows of each call of a network on the subject's device."""
+        return fixed_batch(self.device, self.data.input_shape)
+
+    @property
     def characteristics(self) -> tuple[str, ...]:
         """The characteristics to evaluate: those of the layout that the user selected."""
         names = tuple(self.layout.characteristics)
@@ -159,7 +174,7 @@ class Subject:
     def _decodes(self) -> bool:
         """True if the decoder returns finite images of the data's shape for the first batch."""
         try:
-            self.decode(self.codes[:FIXED_BATCH])
+            self.decode(self.codes[: self.fixed_batch])
         except Exception:  # the metrics that decode report it
             return False
         return True
@@ -170,7 +185,7 @@ class Subject:
         Raises:
             PluginError: the decoded pixels do not fit the model's range.
         """
-        first = self.ids[:FIXED_BATCH]
+        first = self.ids[: self.fixed_batch]
         images = read_images(self.data, first).to(self.device)
         given = self.labels[: len(first)].to(self.device) if supports(self.model, GivenLabels) else None
         return first_batch_warnings(self.model, images, self.posterior.rows(slice(0, len(first))), given)
@@ -230,13 +245,14 @@ class Subject:
 
         ``batch_size`` images of a block are read at once.
         """
-        stride = max(self.batch_size // FIXED_BATCH, 1) * FIXED_BATCH
+        batch = self.fixed_batch
+        stride = _images_read_at_once(self.batch_size, batch)
         for block in self.blocks(index, count):
             for first in block[::stride]:
                 images = read_images(self.data, self.ids[first : min(first + stride, block.stop)])
-                for offset in range(0, len(images), FIXED_BATCH):
-                    rows = slice(first + offset, min(first + offset + FIXED_BATCH, block.stop))
-                    part = images[offset : offset + FIXED_BATCH].to(self.device)
+                for offset in range(0, len(images), batch):
+                    rows = slice(first + offset, min(first + offset + batch, block.stop))
+                    part = images[offset : offset + batch].to(self.device)
                     yield Chunk(rows, self.ids[rows], part, self.posterior.rows(rows), self.codes[rows])
 
     def subsample(self, size: int) -> Subject:
@@ -258,7 +274,7 @@ class Subject:
             NonFiniteError: the decoder returned NaN or infinity.
         """
         with model_call(self.model, f"decode(codes), codes of shape (N, {codes.shape[1]})"):
-            images = in_fixed_batches(self._decode, codes.to(self.device))
+            images = in_fixed_batches(self._decode, codes.to(self.device), self.fixed_batch)
         if check:
             require_finite(self.model, images)
         return images
@@ -292,13 +308,13 @@ class Subject:
         found: dict[str, list[Tensor | Gaussian]] = {}
         with model_call(self.model, "predict(images, codes)"):
             for chunk in self.chunks():
-                images = padded(chunk.images)
+                images = padded(chunk.images, self.fixed_batch)
                 if supports(self.model, GivenLabels):
                     q = self.model.encode(images)
-                    noise = padded(self.noise("posterior", chunk.ids, self.layout.dim)).to(self.device)
+                    noise = padded(self.noise("posterior", chunk.ids, self.layout.dim), len(images)).to(self.device)
                     codes = q.at(noise) if sampled else q.loc
                 else:
-                    codes = padded(chunk.codes if sampled else chunk.posterior.loc).to(self.device)
+                    codes = padded(chunk.codes if sampled else chunk.posterior.loc, len(images)).to(self.device)
                 for name, value in self.model.predict(images, codes).items():
                     found.setdefault(name, []).append(unpadded(value, len(chunk)))
         return {name: concatenated(parts) for name, parts in found.items()}
@@ -474,10 +490,10 @@ def require_finite(model: LabelledVAE, images: Images) -> None:
 def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussian:
     locs, scales = [], []
     with model_call(model, f"encode(images), images of shape {tuple(images.shape[1:])}"):
-        for first in range(0, len(images), FIXED_BATCH):
-            part = slice(first, first + FIXED_BATCH)
-            known = None if labels is None else padded(labels[part]).to(images.device)
-            posterior = require_posterior(model, model.encode(padded(images[part]), known))
+        for first in range(0, len(images), batch := fixed_batch(images.device, images.shape[1:])):
+            part = slice(first, first + batch)
+            known = None if labels is None else padded(labels[part], batch).to(images.device)
+            posterior = require_posterior(model, model.encode(padded(images[part], batch), known))
             size = len(images[part])
             locs.append(posterior.loc[:size].float().cpu())
             scales.append(posterior.scale[:size].float().cpu())
@@ -485,6 +501,11 @@ def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussi
     if not bool(torch.isfinite(found.loc).all() & torch.isfinite(found.scale).all()):
         raise NonFiniteError("the encoder returned NaN or infinity", where=type_name(model))
     return found
+
+
+def _images_read_at_once(batch_size: int, batch: int) -> int:
+    """The largest whole number of fixed batches within ``batch_size``, at least one."""
+    return max(batch_size // batch, 1) * batch
 
 
 def empty_codes(n: int, dim: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -553,7 +574,7 @@ def prepare(
     if supports(model, GivenLabels):
         match_labels(data.schema, schema, data.spec)  # an encoder that takes labels needs all of them
     schema.validate(labels, data.spec)
-    stride = max(batch_size // FIXED_BATCH, 1) * FIXED_BATCH
+    stride = _images_read_at_once(batch_size, fixed_batch(place, data.input_shape))
     posterior = Gaussian(*(torch.from_numpy(empty_codes(len(ordered), model.layout.dim)) for _ in range(2)))
     for first in range(0, len(ordered), stride):
         rows = slice(first, first + stride)

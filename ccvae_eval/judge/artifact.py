@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -19,7 +19,7 @@ from ccvae_eval.checkpoint import read_bundle, write_bundle
 from ccvae_eval.core.errors import CheckpointError, DataError, InputError, UsageError
 from ccvae_eval.core.typed import NullIsNan, Range, plain, read
 from ccvae_eval.core.types import Images, Plain
-from ccvae_eval.model.fixed_batches import in_fixed_batches
+from ccvae_eval.model.fixed_batches import fixed_batch, in_fixed_batches
 from ccvae_eval.model.interface import LabelSchema
 
 VERSION = 1
@@ -89,6 +89,11 @@ class JudgeNetwork(nn.Module):
             # sums, unlike a matrix product, give the same bits for any number of threads
             logits = (features.unsqueeze(1) * self.heads.weight).sum(2) + self.heads.bias
         return logits
+
+
+def outputs_of(network: Callable[[Tensor], Tensor], images: Images) -> Tensor:
+    """Output of a judge's network for any number of images, in fixed batches."""
+    return in_fixed_batches(network, images, fixed_batch(images.device, images.shape[1:]))
 
 
 def _uninitialised(kind: type[nn.Module], *shape: int, **options: Any) -> nn.Module:
@@ -204,7 +209,7 @@ class Judge:
         """
         self.require_shape(tuple(images.shape[1:]))
         with torch.no_grad():
-            logits = in_fixed_batches(self.network.to(images.device), images)
+            logits = outputs_of(self.network.to(images.device), images)
         parts = torch.split(logits, output_sizes(self.labels), dim=1)
         log_probs = {
             label.name: torch.log_softmax(part / temperature, 1)
@@ -222,7 +227,7 @@ class Judge:
         """
         self.require_shape(tuple(images.shape[1:]))
         with torch.no_grad():
-            return in_fixed_batches(self.network.to(images.device).features, images)
+            return outputs_of(self.network.to(images.device).features, images)
 
     def _in_order(self, log_probs: Mapping[str, Tensor], requested: LabelSchema) -> dict[str, Tensor]:
         own = {label.name: self.labels[label.name].classes for label in requested if label.name in log_probs}

@@ -34,8 +34,8 @@ from ccvae_eval.judge.artifact import (
     downsampled,
     initialise,
     output_sizes,
+    outputs_of,
 )
-from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import LabelSchema, supports
 
 Progress = Callable[[int, int], None]
@@ -333,7 +333,7 @@ def _temperatures(network: JudgeNetwork, images: Images, labels: Labels, schema:
 
     The soft targets of :func:`_platt_targets` keep the confidence of an error-free judge finite.
     """
-    logits = in_fixed_batches(network, images).double()
+    logits = outputs_of(network, images).double()
     weights = [weight.double() for weight in _class_weights(labels, schema)]
     parts = torch.split(logits, output_sizes(schema), dim=1)
 
@@ -370,7 +370,7 @@ def _accuracies(
     network: JudgeNetwork, images: Images, labels: Labels, schema: LabelSchema
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Accuracy and balanced accuracy of each label; R2 and rank correlation of a continuous label."""
-    logits = in_fixed_batches(network, images)
+    logits = outputs_of(network, images)
     parts = dict(zip(schema.names, torch.split(logits, output_sizes(schema), dim=1), strict=True))
     plain = {
         name: _accuracy(part[~column.isnan()], column[~column.isnan()])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ccvae_eval.core.errors import LabelMismatchError, PluginError
 from ccvae_eval.core.types import Gaussian, Images, Labels
-from ccvae_eval.model.fixed_batches import FIXED_BATCH, padded
+from ccvae_eval.model.fixed_batches import fixed_batch, padded
 from ccvae_eval.model.interface import (
     LabelledVAE,
     LabelSchema,
@@ -120,7 +120,7 @@ def first_batch_warnings(
 
     Args:
         model: the model, on the device of the images.
-        images: at most 32 images in [0, 1], or points.
+        images: at most one fixed batch of images in [0, 1], or points.
         posterior: q(z|x) of these images.
         labels: their labels, for an encoder that takes labels.
 
@@ -131,11 +131,11 @@ def first_batch_warnings(
     converted = model if isinstance(model, WrappedVAE | PixelRangeModel) else None
     try:
         with model_call(model, "decode(codes)"):
-            codes = padded(posterior.loc).to(images.device)
+            codes = padded(posterior.loc, fixed_batch(images.device, images.shape[1:])).to(images.device)
             raw = model.decode(codes) if converted is None else converted.decode_unclipped(codes)
     except Exception:
         return warnings
-    shape = (FIXED_BATCH, *images.shape[1:])
+    shape = (len(codes), *images.shape[1:])
     if not isinstance(raw, Tensor) or tuple(raw.shape) != shape or raw.ndim == 2 or not bool(raw.isfinite().all()):
         return warnings
     warnings += _range_warnings(model, raw.float())
@@ -147,8 +147,9 @@ def _batch_warnings(model: LabelledVAE, images: Images, posterior: Gaussian, lab
     rows = torch.arange(len(images)).roll(1)[: len(images) // 2]  # other places, other neighbours
     if len(rows) == 0:
         return []
+    size = fixed_batch(images.device, images.shape[1:])
     with model_call(model, f"encode(images), images of shape {tuple(images.shape[1:])}"):
-        found = model.encode(padded(images[rows]), None if labels is None else padded(labels[rows]))
+        found = model.encode(padded(images[rows], size), None if labels is None else padded(labels[rows], size))
     change = float((found.loc[: len(rows)].cpu() - posterior.loc[rows]).abs().max())
     if not change > BATCH_TOLERANCE * float(posterior.loc.std()):
         return []
@@ -190,7 +191,7 @@ def _better_ranges(
         other.pixels = pixels
         try:
             with model_call(model, "encode(images), decode(codes)"):
-                codes = other.encode(padded(images), None if labels is None else padded(labels)).loc
+                codes = other.encode(padded(images, len(raw)), None if labels is None else padded(labels, len(raw))).loc
                 errors[pixels] = float((other.decode(codes)[: len(images)] - images).square().mean())
         except Exception:
             continue

@@ -1,11 +1,13 @@
-"""Fixed batches: a network always sees 32 rows; the last batch is padded and its output truncated.
+"""Fixed batches: a network always sees the same number of rows; the last batch is padded and its output truncated.
 
-Float32 convolutions over few rows can differ in the last bit from those over many, so a fixed size makes every number
-independent of the batch size.
+Float32 convolutions over few rows can differ in the last bit from those over many. A fixed number of rows makes every
+value independent of ``--batch-size``. It depends on the kind of device, because 32 rows would leave a GPU idle, and on
+the size of an image, because 512 large images would not fit into its memory.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,18 +16,44 @@ from torch import Tensor
 from ccvae_eval.core.types import Gaussian
 
 FIXED_BATCH = 32
-"""Rows of each call of a network."""
+"""Rows of each call of a network, except on CUDA."""
+
+CUDA_BATCH = 512
+"""Rows of each call of a network on CUDA, for images of up to 64 x 64 pixels; fewer for larger ones."""
+
+CUDA_NUMBERS = CUDA_BATCH * 3 * 64 * 64
+"""Most numbers in the images of a batch on CUDA, unless ``FIXED_BATCH`` images have more."""
 
 
-def padded(rows: Tensor, size: int = FIXED_BATCH) -> Tensor:
-    """Returns the rows, padded to a full batch by repeating the last one."""
+def fixed_batch(device: torch.device, shape: Sequence[int]) -> int:
+    """Rows of each call of a network.
+
+    Args:
+        device: device of the network.
+        shape: shape of an image or a point.
+
+    Returns:
+        32, and on CUDA the power of two from 32 to 512 whose images have at most ``CUDA_NUMBERS`` numbers.
+
+    >>> cuda = torch.device("cuda")
+    >>> fixed_batch(torch.device("cpu"), (3, 64, 64)), fixed_batch(cuda, (3, 64, 64)), fixed_batch(cuda, (3, 128, 128))
+    (32, 512, 128)
+    """
+    if device.type != "cuda":
+        return FIXED_BATCH
+    fitting = max(CUDA_NUMBERS // math.prod(shape), 1)
+    return min(max(1 << fitting.bit_length() - 1, FIXED_BATCH), CUDA_BATCH)
+
+
+def padded(rows: Tensor, size: int) -> Tensor:
+    """Returns the rows, padded to a batch of ``size`` rows by repeating the last one."""
     missing = size - len(rows)
     return rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
 
 
-def in_fixed_batches(call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Applies a network to any number of rows in fixed batches."""
-    parts = [call(padded(part))[: len(part)] for part in torch.split(rows, FIXED_BATCH)]
+def in_fixed_batches(call: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
+    """Applies a network to any number of rows in batches of ``size`` rows."""
+    parts = [call(padded(part, size))[: len(part)] for part in torch.split(rows, size)]
     return torch.cat(parts) if len(parts) > 1 else parts[0] if parts else call(rows)  # avoids copying a single batch
 
 

@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ccvae_eval.data.sets.faces import Faces
 from ccvae_eval.data.spec import open_data
-from ccvae_eval.model.fixed_batches import FIXED_BATCH, padded
+from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from tests.benchmarks.conftest import Budget
 from tests.support.costs import ConvolutionalSquaresVAE, min_seconds, seconds
 from tests.support.fakes import FACTORS
@@ -42,7 +42,7 @@ def test_drawing_faces(benchmark: BenchmarkFixture, budget: Budget) -> None:
     ids = np.arange(IMAGES)
     benchmark.pedantic(data.batch, args=(ids,), rounds=3, warmup_rounds=1)
     network = ConvolutionalSquaresVAE()
-    codes = padded(torch.zeros(FIXED_BATCH, FACTORS))
+    codes = torch.zeros(FIXED_BATCH, FACTORS)
 
     def decode() -> None:
         with torch.no_grad():
@@ -94,7 +94,7 @@ def test_reading_pictures_of_256_pixels(benchmark: BenchmarkFixture, budget: Bud
     write_zip(tmp_path, 64, size=256)
     data = open_data(f"folder:{tmp_path},crop=256,size=64")
     network = ConvolutionalSquaresVAE()
-    codes = padded(torch.zeros(FIXED_BATCH, FACTORS))
+    codes = torch.zeros(FIXED_BATCH, FACTORS)
 
     def read() -> object:
         return data.batch(np.arange(64))

@@ -7,6 +7,7 @@ from scipy.stats import spearmanr
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError, UsageError
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.judge import balanced_accuracies, train_judge, trusted_labels
+from ccvae_eval.judge.artifact import outputs_of
 from ccvae_eval.judge.training import (
     CHECK_STEPS,
     _platt_targets,
@@ -16,7 +17,6 @@ from ccvae_eval.judge.training import (
     reference_blur,
     rescaled,
 )
-from ccvae_eval.model.fixed_batches import in_fixed_batches
 from ccvae_eval.model.interface import Label, LabelSchema, binary_schema
 from tests.support.fakes import GRADED, SCHEMA, GradedSquares, Squares
 
@@ -195,7 +195,7 @@ def test_points_and_small_splits_are_rejected():
 def test_temperatures_minimise_the_platt_loss(judge, squares):
     batch = squares.batch(squares.split("train"))
     found = _temperatures(judge.network, batch.images, batch.labels, SCHEMA)
-    logits = in_fixed_batches(judge.network, batch.images).double()
+    logits = outputs_of(judge.network, batch.images).double()
     for (first, last), column, temperature in zip(((0, 2), (2, 4), (4, 7)), batch.labels.T, found, strict=True):
         part, target = logits[:, first:last], column.long()
         counts = torch.bincount(target).double()

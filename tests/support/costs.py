@@ -62,7 +62,7 @@ def decodings_of(subject: Subject, *metrics: Any) -> int:
 
 def bare(subject: Subject, calls: int) -> None:
     """Decode this many times and discard the images."""
-    codes = padded(subject.codes[:FIXED_BATCH])
+    codes = padded(subject.codes[:FIXED_BATCH], FIXED_BATCH)
     with torch.no_grad():
         for _ in range(calls):
             subject.model.decode(codes)

@@ -40,6 +40,9 @@ from ccvae_eval.plugins.attribution import CREATION, is_builtin, plugin_call
 from ccvae_eval.plugins.registry import matchers
 from ccvae_eval.statistics.resampling import ResampleWeights
 
+ON_FIRST_IMAGES = ("table", "reconstruction", "another")
+"""Numbers of the first ``table_images`` images: matches with the input, and with another image."""
+
 _SETTING = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]*=)")
 """A comma that separates two settings; any other comma belongs to a value."""
 
@@ -156,7 +159,7 @@ class ChunkReference:
         chunk: the images.
         reconstruction: r.
         points: matcher features of r.
-        inputs: matcher features of the input x; None beyond ``table_images``.
+        inputs: matcher features of the input x; None if all images are beyond ``table_images``.
         moments: of r, for SSIM.
         membership: of r's points in the region masks of each characteristic, shape (n, K, 3).
         floor_all: matches of r with the decoding whose whole code is redrawn.
@@ -218,7 +221,7 @@ class DriftAccumulator(ImageAccumulator[Drift]):
             assert batch.reconstruction is not None, "requested in needs()"
             r = batch.reconstruction.contiguous()
             points, inputs = self.matcher.features(r), None
-            if batch.chunk.rows.start < self.metric.table_images:
+            if batch.chunk.within(self.metric.table_images) is not None:
                 inputs = self.matcher.features(batch.chunk.images)
             self._base = ChunkReference(batch.chunk, r, points, inputs, self._moments(r))
             if inputs is not None:
@@ -249,7 +252,9 @@ class DriftAccumulator(ImageAccumulator[Drift]):
         first = 0
         for (name, pair, key), number in base.numbers.items():
             columns = joined[:, first : first + number.numel() // size].reshape(number.shape)
-            self.columns.put(name, base.chunk.rows, {f"{pair}/{key}": columns})
+            images = base.chunk.within(self.metric.table_images) if pair in ON_FIRST_IMAGES else base.chunk
+            if images is not None:
+                self.columns.put(name, images.rows, {f"{pair}/{key}": columns[: len(images)]})
             first += number.numel() // size
 
     def _moments(self, images: Images) -> Moments:

@@ -80,13 +80,12 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
             judged = {"drawn": drawn, "real": chunk.images}
             if self.assignment:
                 judged["assigned"] = batch.images[Generate(self.assignment)]
-            if chunk.rows.start < self.metric.asked_images:
-                requested = {request: self._requested(request, chunk, check=False) for request in self.requests}
-                if requested:  # one question to the device for all images
-                    sums = torch.stack([images.sum() for images in requested.values()])
-                    require_finite(self.subject.model, sums)
-                judged |= {f"{name}/{k}": images for (name, k), images in requested.items()}
             self._judge(chunk, judged)
+            if self.requests and (first := chunk.within(self.metric.asked_images)) is not None:
+                requested = {request: self._requested(request, first, check=False) for request in self.requests}
+                # one question to the device for all images
+                require_finite(self.subject.model, torch.stack([images.sum() for images in requested.values()]))
+                self._judge(first, {f"{name}/{k}": images for (name, k), images in requested.items()})
         self._keep_pictures(chunk, drawn, requested)
 
     def _requested(self, request: tuple[str, int], chunk: Chunk, *, check: bool = True) -> Images:
@@ -116,11 +115,12 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
             self.columns.put(name, chunk.rows, found)
 
     def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:
-        if chunk.rows.start >= PICTURED:
+        first = chunk.within(PICTURED)
+        if first is None:
             return
         self.keep_images("drawn", chunk, [drawn])
         for name, k in self.requests:
-            images = requested[name, k] if requested else self._requested((name, k), chunk)
+            images = requested[name, k] if requested else self._requested((name, k), first)
             self.keep_images(f"asked/{name}/{self.subject.class_name(name, k)}", chunk, [images])
 
     def compute(self, weights: ResampleWeights) -> Measurement:
@@ -206,7 +206,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         if len(ids) < len(subject):
             return None
         chosen = np.sort(numpy_stream(subject.seed, "generation/others").choice(ids, len(subject), replace=False))
-        blocks = [chosen[first : first + FIXED_BATCH] for first in range(0, len(chosen), FIXED_BATCH)]
+        blocks = [chosen[first : first + subject.fixed_batch] for first in range(0, len(chosen), subject.fixed_batch)]
         return np.concatenate([self.features.of(read_images(data, block).to(subject.device)) for block in blocks])
 
 

@@ -37,7 +37,7 @@ from ccvae_eval.metrics.intervention.settings import Interventions
 from ccvae_eval.metrics.matchers.interface import grey
 from ccvae_eval.metrics.shared.assignments import assignment_text, obeys
 from ccvae_eval.metrics.shared.image_change import dissimilarity, moments
-from ccvae_eval.metrics.shared.region_masks import OUTSIDE, masks_of, region_pixels
+from ccvae_eval.metrics.shared.region_masks import OUTSIDE, RegionMasks, masks_of, region_pixels
 from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -148,7 +148,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
 
     def update(self, batch: Decoded) -> None:
         self.reliability.update(batch)
-        rows = batch.chunk.rows
+        rows, first = batch.chunk.rows, batch.within(self.metric.rendered)
         if not batch.characteristic:
             if self.assigned is not None:
                 self._judge_assignment(batch, self.assigned)
@@ -158,20 +158,25 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
                 self.columns.put(NO_CHARACTERISTIC, rows, found)
             return
         edit = self.edits[batch.characteristic]
-        if rows.start < self.metric.axiom_images:
-            self._check_axioms(edit, batch)
+        if (few := batch.within(self.metric.axiom_images)) is not None:
+            self._check_axioms(edit, few)
         region = region_pixels(batch.region, self.metric.largest_region)
         if edit.do is not None:
             self.columns.put(edit.characteristic, rows, self._judge_edit(edit, batch, edit.do))
             if self.of_features is not None:
-                self.of_features.update(batch, batch.images[edit.do])
-            if region is not None:
-                self._compare_removal(batch, edit.do, region)
-        if region is not None:
-            self._compare_samples(batch, region)
+                self.of_features.update(batch, edit.do)
         if edit.swap is not None:
             self.columns.put(edit.characteristic, rows, self._score_swap(batch, edit.swap, region))
+        if first is not None and region is not None:
+            self._compare_with_renderings(edit, first, region[: len(first.chunk)])
         self._keep(f"edits/{edit.characteristic}", batch, edit.interventions)
+
+    def _compare_with_renderings(self, edit: Edit, batch: Decoded, region: Bools) -> None:
+        if edit.do is not None:
+            self._compare_removal(batch, edit.do, region)
+        self._compare_samples(batch, region)
+        if edit.swap is not None:
+            self._compare_swap(batch, edit.swap, region)
 
     def _judge_edit(self, edit: Edit, batch: Decoded, do: Do) -> dict[str, Floats]:
         """Judged effect of do(c = v)."""
@@ -192,7 +197,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         return found
 
     def _score_swap(self, batch: Decoded, swap: Swap, region: Bools | None) -> dict[str, Floats]:
-        """Judged class, change outside the regions, and distance to the rendered swap."""
+        """Judged class, and change outside the regions."""
         name, chunk = swap.characteristic, batch.chunk
         donors = donor_rows(self.subject, name)[chunk.rows]
         given = torch.where(donors >= 0, self.subject.current_class(name)[donors.clamp_min(0)], -1)
@@ -201,31 +206,45 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         if name in after:
             swapped, unswapped = (classified_as(judged[name], given).astype(np.float64) for judged in (after, before))
             found["transfer"] = swapped - unswapped
-        donor_ids = self.subject.ids[donors.clamp_min(0).numpy()]
-        donor_region = region_pixels(self.region(donor_ids, name), self.metric.largest_region)
-        if region is None or donor_region is None:
-            return found
-        r, image = batch.reconstruction, batch.images[swap]
-        assert r is not None, "asked for in needs()"
-        usable: Bools = np.asarray(region.any(1) & donor_region.any(1))
-        both = torch.from_numpy(np.logical_or(region, donor_region) & usable[:, None]).reshape(len(r), *r.shape[2:])
-        masks = masks_of(both, WINDOW // 2, r)
-        ssim = dissimilarity(moments(grey(r), WINDOW), moments(grey(image), WINDOW))
-        size = masks.sizes()[:, OUTSIDE].double().cpu().numpy()
-        for key, apart in (("identity", ssim), ("identity before", self._other_image(chunk, r))):
-            if apart is not None:
-                found[key] = safe_ratio(masks.pixel_sums(apart)[:, OUTSIDE].double().cpu().numpy(), size)
-        rows = (donors >= 0).numpy() & region.any(1)
-        if chunk.rows.start < self.metric.rendered and rows.any() and self._has_variety(name):
-            truth = counterfactuals.render_swap(self.subject, name, chunk, rows)
-            own = counterfactuals.distance(r[rows], chunk.images[rows], region[rows])
-            for key, shown in (("fidelity", image), ("fidelity before", r)):
-                found[key] = _column(counterfactuals.distance(shown[rows], truth, region[rows]) - own, rows)
+        masks = None if region is None else self._outside_of_swap(batch, swap, region)
+        if masks is not None:
+            r, image = batch.reconstruction, batch.images[swap]
+            assert r is not None, "asked for in needs()"
+            ssim = dissimilarity(moments(grey(r), WINDOW), moments(grey(image), WINDOW))
+            found["identity"] = _mean_outside(masks, ssim)
         return found
 
+    def _outside_of_swap(self, batch: Decoded, swap: Swap, region: Bools) -> RegionMasks | None:
+        """Masks of the regions of recipients and donors, empty where one has none; None if the data have no regions."""
+        donors = donor_rows(self.subject, swap.characteristic)[batch.chunk.rows]
+        donor_ids = self.subject.ids[donors.clamp_min(0).numpy()]
+        donor_region = region_pixels(self.region(donor_ids, swap.characteristic), self.metric.largest_region)
+        if donor_region is None:
+            return None
+        r = batch.images[swap]
+        usable: Bools = np.asarray(region.any(1) & donor_region.any(1))
+        both = torch.from_numpy(np.logical_or(region, donor_region) & usable[:, None]).reshape(len(r), *r.shape[2:])
+        return masks_of(both, WINDOW // 2, r)
+
+    def _compare_swap(self, batch: Decoded, swap: Swap, region: Bools) -> None:
+        """Compare the swap with its rendering, and the reconstruction with another image outside the regions."""
+        name, chunk, r = swap.characteristic, batch.chunk, batch.reconstruction
+        assert r is not None, "asked for in needs()"
+        found: dict[str, Floats] = {}
+        masks, other = self._outside_of_swap(batch, swap, region), self._other_image(chunk, r)
+        if masks is not None and other is not None:
+            found["identity before"] = _mean_outside(masks, other)
+        rows = (donor_rows(self.subject, name)[chunk.rows] >= 0).numpy() & region.any(1)
+        if masks is not None and rows.any() and self._has_variety(name):
+            truth = counterfactuals.render_swap(self.subject, name, chunk, rows)
+            own = counterfactuals.distance(r[rows], chunk.images[rows], region[rows])
+            for key, shown in (("fidelity", batch.images[swap]), ("fidelity before", r)):
+                found[key] = _column(counterfactuals.distance(shown[rows], truth, region[rows]) - own, rows)
+        self.columns.put(name, chunk.rows, found)
+
     def _other_image(self, chunk: Chunk, r: Images) -> Tensor | None:
-        """1 - SSIM of each reconstruction and another one of its chunk, shape (n, H, W); None beyond ``rendered``."""
-        if len(chunk) < 2 or chunk.rows.start >= self.metric.rendered:
+        """1 - SSIM of each reconstruction and another one of its chunk, shape (n, H, W); None of a single image."""
+        if len(chunk) < 2:
             return None
         if self._other is None or self._other[0] != chunk.rows.start:
             own = moments(grey(r), WINDOW)
@@ -245,7 +264,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         kind, then = subject.schema[name].kind, subject.target_class(name)[chunk.rows]
         applies = then >= 0 if kind == "continuous" else subject.classes(name)[chunk.rows] == 1
         rows: Bools = applies.numpy() & region.any(1)
-        if chunk.rows.start >= self.metric.rendered or kind == "categorical" or not rows.any():
+        if kind == "categorical" or not rows.any():
             return
         if not supports(subject.data, HasCounterfactuals) or name not in subject.data.schema:
             return
@@ -267,7 +286,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         draws = [PriorDraw(name, draw) for draw in range(self.metric.draws)]
         can_resample = supports(subject.data, HasRedraws) and name in subject.data.schema
         has_prior = supports(subject.model, HasConditionalPrior)
-        if not (can_resample and has_prior and subject.cardinality(name)) or chunk.rows.start >= self.metric.rendered:
+        if not (can_resample and has_prior and subject.cardinality(name)):
             return
         classes = draws[0].classes(subject, chunk)
         rows: Bools = ((classes >= 0) & (subject.current_class(name)[chunk.rows] != classes)).numpy() & region.any(1)
@@ -348,6 +367,12 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             for count in range(len(self.sets) + 1, self.metric.together + 1):
                 table.add("obeyed_together", None, Undefined(f"{len(self.sets)} labels can be set"), {"set": count})
         return table.measurement(notes, self.pictures.arrays())
+
+
+def _mean_outside(masks: RegionMasks, apart: Tensor) -> Floats:
+    """Mean of a map over the pixels outside of the regions, shape (n,); NaN without such pixels."""
+    size = masks.sizes()[:, OUTSIDE].double().cpu().numpy()
+    return safe_ratio(masks.pixel_sums(apart)[:, OUTSIDE].double().cpu().numpy(), size)
 
 
 def _column(values: Floats, rows: Bools) -> Floats:

@@ -14,7 +14,7 @@ import torch
 
 from ccvae_eval.core.results import Estimate, Method, too_few_images
 from ccvae_eval.core.types import Bools, Floats, Ids, Images
-from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS
+from ccvae_eval.evaluation.interventions import LEAST_PER_CLASS, Do
 from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.result_table import (
     NO_CHARACTERISTIC,
@@ -193,15 +193,16 @@ class FeatureValues:
         self._first_row: int | None = None
         """Of the last chunk, whose images and reconstructions serve all characteristics."""
 
-    def update(self, batch: Decoded, edited: Images) -> None:
+    def update(self, batch: Decoded, do: Do) -> None:
         """Keeps the features of a chunk's edited images, and once for all characteristics those of the others."""
-        rows, r = batch.chunk.rows, batch.reconstruction
-        if rows.start >= self.limit or self.features.undefined:
+        first = batch.within(self.limit)
+        if first is None or self.features.undefined:
             return
+        rows, r, edited = first.chunk.rows, first.reconstruction, first.images[do]
         assert r is not None, "asked for in needs()"
         if rows.start != self._first_row:
             self._first_row = rows.start
-            others = {REAL: self.features.of(batch.chunk.images), REBUILT: self.features.of(r)}
+            others = {REAL: self.features.of(first.chunk.images), REBUILT: self.features.of(r)}
             self.columns.put(NO_CHARACTERISTIC, rows, others)
         found = {EDITED: self.features.of(edited)}
         if self.shows_identity and len(r) > 1:

@@ -101,7 +101,7 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
             found["likelihood"] = at_sample
             if self.metric.importance and not self.no_density:
                 found["iwae"] = self._importance(chunk)
-            found |= self._prior_likelihood(chunk)
+            self._add_prior_likelihood(chunk)
         if supports(self.subject.model, HasBound):
             found["bound/given"] = model_bound(self.subject, chunk, labelled=True)
             found["bound/missing"] = model_bound(self.subject, chunk, labelled=False)
@@ -113,15 +113,17 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
             found["point"] = chunk.images.double().cpu().numpy()
         self.columns.put(NO_CHARACTERISTIC, chunk.rows, found)
 
-    def _prior_likelihood(self, chunk: Chunk) -> dict[str, Floats]:
-        """Log-likelihoods of the first images given codes sampled from the prior: one, and for iwae K."""
-        if chunk.rows.start >= self.metric.chance_images or why_not(Generate(), self.subject):
-            return {}
+    def _add_prior_likelihood(self, chunk: Chunk) -> None:
+        """Store the log-likelihoods of the first images given codes sampled from the prior: one, and for iwae K."""
+        first = chunk.within(self.metric.chance_images)
+        if first is None or why_not(Generate(), self.subject):
+            return
         draws = range(max(self.metric.importance if not self.no_density else 0, 1))
-        codes = [Generate(draw=draw).codes(self.subject, chunk) for draw in draws]
-        log_p = torch.from_numpy(log_likelihoods(self.subject, chunk, codes, self.likelihood))
+        codes = [Generate(draw=draw).codes(self.subject, first) for draw in draws]
+        log_p = torch.from_numpy(log_likelihoods(self.subject, first, codes, self.likelihood))
         mean = torch.logsumexp(log_p, 0) - np.log(len(log_p))
-        return {"chance": log_p[0].numpy(), "chance/iwae": mean.numpy()}
+        found = {"chance": log_p[0].numpy(), "chance/iwae": mean.numpy()}
+        self.columns.put(NO_CHARACTERISTIC, first.rows, found)
 
     def _importance(self, chunk: Chunk) -> Floats:
         """Log of the mean importance weight of each image, shape (n,)."""
@@ -182,8 +184,8 @@ class ReconstructionAccumulator(ImageAccumulator[Reconstruction]):
         ids = np.sort(stream.choice(subject.trained_on, count, replace=False))
         labels = torch.from_numpy(label_columns(subject.data, subject.schema, ids))
         found: dict[str, list[Floats]] = {"mse": [], "reconstruction": []}
-        for first in range(0, count, FIXED_BATCH):
-            rows = slice(first, first + FIXED_BATCH)
+        for first in range(0, count, subject.fixed_batch):
+            rows = slice(first, min(first + subject.fixed_batch, count))
             images = read_images(subject.data, ids[rows]).to(subject.device)
             posterior = subject.encode(images, labels[rows])
             training = Chunk(rows, ids[rows], images, posterior, posterior.loc)

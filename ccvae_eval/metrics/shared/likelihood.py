@@ -17,7 +17,7 @@ from ccvae_eval.evaluation.result_table import NO_LABEL
 from ccvae_eval.evaluation.subject import Chunk, Subject
 from ccvae_eval.metrics.shared.image_change import pixel_rows
 from ccvae_eval.model.checks import model_call
-from ccvae_eval.model.fixed_batches import padded
+from ccvae_eval.model.fixed_batches import FIXED_BATCH, padded
 from ccvae_eval.model.interface import (
     HasBound,
     HasConditionalPrior,
@@ -111,11 +111,13 @@ def log_likelihoods(
     subject: Subject, chunk: Chunk, codes: Sequence[Codes], name: str, means: Images | None = None
 ) -> Floats:
     """:func:`log_likelihood` for each of K batches of codes, shape (K, n), which waits for the device once."""
-    model, found = subject.model, []
+    model, size, found = subject.model, subject.fixed_batch, []
     for z in codes:
         if supports(model, StatesLikelihood) and name != BERNOULLI:
             with model_call(model, "log_likelihood(images, codes)"):
-                each = model.log_likelihood(padded(chunk.images), padded(z).to(subject.device))[: len(chunk)]
+                each = model.log_likelihood(padded(chunk.images, size), padded(z, size).to(subject.device))[
+                    : len(chunk)
+                ]
         else:
             decoded = subject.decode(z, check=False) if means is None else means
             each = bernoulli_log_likelihood(chunk.images, decoded)
@@ -129,16 +131,20 @@ def log_likelihoods(
 def model_bound(subject: Subject, chunk: Chunk, *, labelled: bool) -> Floats:
     """Return the model's own bound (ELBO) of a chunk's images, with or without labels, shape (n,), float64.
 
-    The random generator depends on the seed and the id of the chunk's first image.
+    The random generator depends on the seed and the id of the first of 32 images, on every device: the model draws as
+    many numbers as it is given rows.
     """
-    model = subject.model
+    model, found = subject.model, []
     assert supports(model, HasBound)
     labels = subject.labels[chunk.rows]
-    given = padded(labels if labelled else torch.full_like(labels, torch.nan)).to(subject.device)
-    generator = torch_stream(subject.seed, f"bound/{labelled}", int(chunk.ids[0]))
-    with model_call(model, "bound(images, labels, generator)"):
-        found = model.bound(padded(chunk.images), given, generator)[: len(chunk)]
-    nats: Floats = found.double().cpu().numpy()
+    given = (labels if labelled else torch.full_like(labels, torch.nan)).to(subject.device)
+    for first in range(0, len(chunk), FIXED_BATCH):
+        images, known = chunk.images[first : first + FIXED_BATCH], given[first : first + FIXED_BATCH]
+        generator = torch_stream(subject.seed, f"bound/{labelled}", int(chunk.ids[first]))
+        with model_call(model, "bound(images, labels, generator)"):
+            each = model.bound(padded(images, FIXED_BATCH), padded(known, FIXED_BATCH), generator)
+        found.append(each[: len(images)])
+    nats: Floats = torch.cat(found).double().cpu().numpy()
     return nats
 
 
