@@ -159,7 +159,7 @@ def _name(subject: Subject, metric: Metric, ids: Ids) -> str:
     images = blake2b(ids.astype(np.int64).tobytes(), digest_size=16).hexdigest()
     judge = "" if subject.judge is None else subject.judge.sha256
     labels = [list(subject.schema.names), sorted(subject.characteristics)]
-    definition = [metric.name, metric.version, settings_of(metric)]
+    definition = [metric.name, metric.version, sorted(metric.values), settings_of(metric)]
     key = [VERSION, subject.data.digest, images, subject.seed, *labels, judge, *definition]
     return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
 

@@ -68,6 +68,13 @@ class Again(Reach):
     name: ClassVar = "again"
 
 
+@dataclass(frozen=True)
+class More(Reach):
+    """The same with a value that earlier versions of the package did not have."""
+
+    values: ClassVar = {**Reach.values, "added": ValueSpec("a new value")}
+
+
 METRICS = (Again(), Reach())
 
 
@@ -186,10 +193,11 @@ def test_references_depend_on_everything_that_changes_the_numbers(run, subject, 
 
     ask()
     ask(metrics=(Again(), Reach(power=2.0)))
+    ask(metrics=(Again(), More()))
     ask(subject=replace(subject, seed=5))
     ask(run=replace(run, ids={name: ids[:64] for name, ids in run.ids.items()}))
     ask(subject=replace(subject, selected=("Smiling",)))
-    assert evaluations == [["again", "reach"], ["reach"], *[["again", "reach"]] * 3]
+    assert evaluations == [["again", "reach"], ["reach"], ["reach"], *[["again", "reach"]] * 3]
 
 
 def test_metrics_with_different_images_are_evaluated_on_their_own_images(run, subject, evaluations, tmp_path):
