@@ -67,7 +67,6 @@ RENAMED = {
     "asked": "model_call",
     "cut": "unpadded",
     "in_chunks": "in_fixed_batches",
-    "joined": "concatenated",
     "undisturbed": "evaluation_mode",
 }
 """Old name -> new name in a moved module."""

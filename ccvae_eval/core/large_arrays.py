@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import tempfile
 import weakref
@@ -16,6 +17,49 @@ from ccvae_eval.core.errors import InputError
 
 MAX_IN_MEMORY = 16_384
 """Images whose numbers are kept in memory. Those of more images are kept in temporary files."""
+
+
+_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+def mapped_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array that is mapped from a temporary file; it is not empty, and 0 at first.
+
+    Its pages count as memory of the process from their first use until :func:`forget_pages`.
+
+    Raises:
+        InputError: the folder of temporary files is full.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    with tempfile.TemporaryFile() as file:
+        try:
+            _reserve(file.fileno(), size)
+        except OSError as error:
+            raise _full(error) from error
+        mapped = mmap.mmap(file.fileno(), size)  # outlives the descriptor
+    _maps.add(mapped)
+    return np.frombuffer(mapped, dtype).reshape(shape)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)  # a write to a page without room on the disk would end the process
+    else:
+        os.ftruncate(descriptor, size)
+
+
+def forget_pages() -> None:
+    """Gives the memory of all mapped arrays back to the system; their content stays in the files."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        for mapped in list(_maps):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _full(error: OSError) -> InputError:
+    hint = "Make room, or set TMPDIR to a folder with more space."
+    return InputError(
+        "a temporary file cannot be written", where=tempfile.gettempdir(), why=error.strerror or "", hint=hint
+    )
 
 
 class OpenFile:
@@ -95,10 +139,7 @@ class LargeArray:
                 done = os.pwrite(self._file.descriptor, view, place)
                 view, place = view[done:], place + done
         except OSError as error:
-            hint = "Make room, or set TMPDIR to a folder with more space."
-            raise InputError(
-                "a temporary file cannot be written", where=tempfile.gettempdir(), why=error.strerror or "", hint=hint
-            ) from error
+            raise _full(error) from error
 
 
 class LargeArrays(MutableMapping[str, NDArray[Any]]):

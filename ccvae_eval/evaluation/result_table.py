@@ -239,10 +239,10 @@ class ColumnStore:
     def __contains__(self, address: tuple[str, str]) -> bool:
         return address[1] in self.columns.get(address[0], {})
 
-    def get(self, name: str, key: str) -> Floats:
-        """Return a column, all NaN if it was never filled."""
+    def get(self, name: str, key: str, count: int | None = None) -> Floats:
+        """Return a column, or its first ``count`` rows; all NaN if it was never filled."""
         column = self.columns.get(name, {}).get(key)
-        return np.full(self.images, np.nan) if column is None else column[:]
+        return np.full(self.images, np.nan)[:count] if column is None else column[:count]
 
     def under(self, name: str, start: str) -> Mapping[str, Floats]:
         """Return the columns whose keys begin with ``start``, by the rest of the key."""

@@ -7,11 +7,10 @@ the batch size, the order of the metrics or the number of workers (docs/metrics.
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,15 +18,24 @@ from torch import Tensor
 
 from ccvae_eval.core.devices import exact_arithmetic
 from ccvae_eval.core.errors import NonFiniteError, UndefinedError, UnsupportedError
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY, forget_pages
 from ccvae_eval.core.random_streams import normals, stream_key, uniforms
-from ccvae_eval.core.types import Bools, Codes, Gaussian, Ids, Images, Labels
+from ccvae_eval.core.types import Bools, Codes, Floats, Gaussian, Ids, Images, Labels
 from ccvae_eval.data.interface import DataSet
 from ccvae_eval.data.labels.relabel import label_columns, match_labels
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.result_table import Groups, require_classes
 from ccvae_eval.judge import Judge, JudgeSource
 from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
-from ccvae_eval.model.fixed_batches import concatenated, fixed_batch, in_fixed_batches, padded, unpadded
+from ccvae_eval.model.fixed_batches import (
+    empty_rows,
+    fixed_batch,
+    in_fixed_batches,
+    padded,
+    rows_like,
+    set_rows,
+    unpadded,
+)
 from ccvae_eval.model.interface import (
     GivenLabels,
     HasConditionalPrior,
@@ -49,8 +57,6 @@ CPU = torch.device("cpu")
 
 FLOAT_BYTES = 4
 """Bytes of a float32 number; images of half precision are converted."""
-MAPPED_BYTES = 1 << 28
-"""Largest codes kept in memory. Larger ones are mapped from a temporary file, whose pages the system can take back."""
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of a continuous label at which it is set, in place of classes."""
 ASSIGNMENT_SALT = "assignment-half"
@@ -203,12 +209,22 @@ class Subject:
     @cached_property
     def codes(self) -> Codes:
         """One posterior sample of each image, shape (N, D)."""
-        codes = torch.from_numpy(empty_codes(len(self), self.layout.dim))
+        codes = torch.from_numpy(empty_rows((len(self), self.layout.dim)))
         for block in self.blocks():
             rows = slice(block.start, block.stop)
             noise = self.noise("posterior", self.ids[rows], self.layout.dim)
             codes[rows] = self.posterior.rows(rows).at(noise)
+            _forget_pages(len(self))
         return codes
+
+    def latents(self, columns: Sequence[int], code: Literal["sample", "mean"] = "sample") -> Floats:
+        """Sampled codes or posterior means in some latent dimensions, shape (N, len(columns))."""
+        codes = self.codes if code == "sample" else self.posterior.loc
+        found = np.empty((len(self), len(columns)))
+        for block in self.blocks():
+            found[block.start : block.stop] = codes[block.start : block.stop, list(columns)].numpy()
+            _forget_pages(len(self))
+        return found
 
     @cached_property
     def given(self) -> frozenset[str]:
@@ -248,6 +264,7 @@ class Subject:
         batch = self.fixed_batch
         stride = _images_read_at_once(self.batch_size, batch)
         for block in self.blocks(index, count):
+            _forget_pages(len(self))
             for first in block[::stride]:
                 images = read_images(self.data, self.ids[first : min(first + stride, block.stop)])
                 for offset in range(0, len(images), batch):
@@ -305,7 +322,7 @@ class Subject:
         """
         if not supports(self.model, Predicts):
             return None
-        found: dict[str, list[Tensor | Gaussian]] = {}
+        found: dict[str, Tensor | Gaussian] = {}
         with model_call(self.model, "predict(images, codes)"):
             for chunk in self.chunks():
                 images = padded(chunk.images, self.fixed_batch)
@@ -316,8 +333,11 @@ class Subject:
                 else:
                     codes = padded(chunk.codes if sampled else chunk.posterior.loc, len(images)).to(self.device)
                 for name, value in self.model.predict(images, codes).items():
-                    found.setdefault(name, []).append(unpadded(value, len(chunk)))
-        return {name: concatenated(parts) for name, parts in found.items()}
+                    part = unpadded(value, len(chunk))
+                    if name not in found:
+                        found[name] = rows_like(part, len(self))
+                    set_rows(found[name], chunk.rows, part)
+        return found
 
     def column(self, label: str) -> Tensor:
         """Values of one label, shape (N,), NaN = missing."""
@@ -503,17 +523,14 @@ def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussi
     return found
 
 
+def _forget_pages(images: int) -> None:
+    if images > MAX_IN_MEMORY:  # codes of fewer are not mapped
+        forget_pages()
+
+
 def _images_read_at_once(batch_size: int, batch: int) -> int:
     """The largest whole number of fixed batches within ``batch_size``, at least one."""
     return max(batch_size // batch, 1) * batch
-
-
-def empty_codes(n: int, dim: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A matrix for one code of each image, in memory or, beyond ``MAPPED_BYTES``, mapped from a temporary file."""
-    if n * dim * FLOAT_BYTES <= MAPPED_BYTES:
-        return np.empty((n, dim), np.float32)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=(n, dim))  # the mapping outlives the descriptor
 
 
 def read_images(data: DataSet, ids: Ids) -> Images:
@@ -575,12 +592,14 @@ def prepare(
         match_labels(data.schema, schema, data.spec)  # an encoder that takes labels needs all of them
     schema.validate(labels, data.spec)
     stride = _images_read_at_once(batch_size, fixed_batch(place, data.input_shape))
-    posterior = Gaussian(*(torch.from_numpy(empty_codes(len(ordered), model.layout.dim)) for _ in range(2)))
+    shape = len(ordered), model.layout.dim
+    posterior = Gaussian(*(torch.from_numpy(empty_rows(shape)) for _ in range(2)))
     for first in range(0, len(ordered), stride):
         rows = slice(first, first + stride)
         images = read_images(data, ordered[rows]).to(place)
         part = _encode(model, images, labels[rows] if supports(model, GivenLabels) else None)
         posterior.loc[rows], posterior.scale[rows] = part.loc, part.scale
+        _forget_pages(len(ordered))
         if progress is not None:
             progress(min(first + stride, len(ordered)), len(ordered))
     for name in characteristics or ():

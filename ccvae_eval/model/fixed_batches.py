@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY, mapped_array
 from ccvae_eval.core.types import Gaussian
 
 FIXED_BATCH = 32
@@ -64,9 +68,27 @@ def unpadded(value: Tensor | Gaussian, size: int) -> Tensor | Gaussian:
     return value[:size].cpu()
 
 
-def concatenated(parts: Sequence[Tensor | Gaussian]) -> Tensor | Gaussian:
-    """Concatenates the outputs of batches: all tensors, or all Gaussians."""
-    gaussians = [part for part in parts if isinstance(part, Gaussian)]
-    if gaussians:
-        return Gaussian(torch.cat([g.loc for g in gaussians]), torch.cat([g.scale for g in gaussians]))
-    return torch.cat([part for part in parts if isinstance(part, Tensor)])
+def empty_rows(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """An array for one row of each image; the rows of many images are mapped from a temporary file."""
+    mapped = shape[0] > MAX_IN_MEMORY and 0 not in shape
+    return mapped_array(shape, dtype) if mapped else np.empty(shape, dtype)
+
+
+def rows_like(part: Tensor | Gaussian, count: int) -> Tensor | Gaussian:
+    """Uninitialised rows of the shape and type of a batch's output; many are in a temporary file."""
+    if isinstance(part, Gaussian):
+        loc, scale = (rows_like(each, count) for each in (part.loc, part.scale))
+        assert isinstance(loc, Tensor)
+        assert isinstance(scale, Tensor)
+        return Gaussian(loc, scale)
+    size = math.prod(part.shape[1:]) * part.element_size()
+    found = torch.from_numpy(empty_rows((count, size), np.uint8))  # NumPy lacks bfloat16
+    return found.view(part.dtype).reshape(count, *part.shape[1:])
+
+
+def set_rows(found: Tensor | Gaussian, rows: slice, part: Tensor | Gaussian) -> None:
+    """Assigns the output for a batch to some rows."""
+    if isinstance(found, Gaussian) and isinstance(part, Gaussian):
+        found.loc[rows], found.scale[rows] = part.loc, part.scale
+    elif isinstance(found, Tensor) and isinstance(part, Tensor):
+        found[rows] = part

@@ -10,7 +10,7 @@ is standard normal under independence, if both regressions converge fast enough.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,9 +18,10 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from ccvae_eval.core.devices import one_thread
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate, Method
-from ccvae_eval.core.types import Bools, Floats
+from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.intervals import clopper_pearson
 from ccvae_eval.statistics.paired import holm
 from ccvae_eval.statistics.probes import Folds, logistic_coefficients, standardised
@@ -48,15 +49,20 @@ def linear_residuals(targets: Floats, given: Floats, folds: Folds) -> Floats:
     Returns:
         Shape :math:`(N, T)`; 0 where a target is constant, or a linear function of the regressors up to rounding.
     """
-    wanted, design = standardised(targets), _with_intercept(standardised(given))
+    wanted, points = standardised(targets), standardised(given)
     found = np.empty_like(wanted)
     for fold in np.unique(folds):
-        rest, held_out = folds != fold, folds == fold
-        x = design[rest]
+        rest, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        gram = RIDGE * len(rest) * np.eye(points.shape[1] + 1)
+        products = np.zeros((len(gram), wanted.shape[1]))
         with one_thread():
-            gram = x.T @ x + RIDGE * len(x) * np.eye(x.shape[1])
-            slopes = np.linalg.solve(gram, x.T @ wanted[rest])
-            found[held_out] = wanted[held_out] - design[held_out] @ slopes
+            for block in _blocks(rest):
+                x = _with_intercept(points[block])
+                gram = x.T @ x + gram
+                products = x.T @ wanted[block] + products
+            slopes = np.linalg.solve(gram, products)
+            for block in _blocks(held_out):
+                found[block] = wanted[block] - _with_intercept(points[block]) @ slopes
     found[:, np.abs(found).max(axis=0, initial=0.0) < CONSTANT] = 0.0
     return found
 
@@ -74,7 +80,7 @@ def logistic_residuals(targets: Floats, given: Floats, folds: Folds, *, strength
         Shape :math:`(N, T)`. If the other folds have one class only, :math:`\hat p` is the frequency of 1 in them.
     """
     points = standardised(given)
-    design, groups = _with_intercept(points), np.unique(folds)
+    groups = np.unique(folds)
     masks = np.stack([folds != fold for fold in groups])
     found = np.empty(targets.shape)
     for index, column in enumerate(targets.T):
@@ -85,9 +91,13 @@ def logistic_residuals(targets: Floats, given: Floats, folds: Folds, *, strength
                 probability = np.full(int(held_out.sum()), column[rest].mean() if rest.any() else 0.5)
             else:
                 with one_thread():
-                    probability = 1 / (1 + np.exp(-np.clip(design[held_out] @ fit, -700, 700)))
+                    probability = 1 / (1 + np.exp(-np.clip(_with_intercept(points[held_out]) @ fit, -700, 700)))
             found[held_out, index] = column[held_out] - probability
     return found
+
+
+def _blocks(images: Ids) -> Iterator[Ids]:
+    return (images[first : first + MAX_IN_MEMORY] for first in range(0, len(images), MAX_IN_MEMORY))
 
 
 def _with_intercept(points: Floats) -> Floats:

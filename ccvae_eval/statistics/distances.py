@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from ccvae_eval.core.devices import one_thread
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY, LargeArray
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate
 from ccvae_eval.core.types import Bools, Floats, Ids
@@ -33,7 +34,11 @@ CHANCE_DRAWS, CHANCE_SIZE = 1000, 200
 """Samples of the standard normal, and their size, for the quantiles of the distance under chance."""
 
 
-def frechet_distance(x: Floats, y: Floats) -> float:
+Rows = Floats | LargeArray
+"""One row for each image, in memory or in a temporary file."""
+
+
+def frechet_distance(x: Rows, y: Rows) -> float:
     r"""Squared Fréchet distance of the Gaussians with the samples' means and covariances (divisor n - 1).
 
     .. math:: |m_x - m_y|^2 + \operatorname{tr}(S_x + S_y - 2 (S_x^{1/2} S_y S_x^{1/2})^{1/2})
@@ -49,12 +54,27 @@ def frechet_distance(x: Floats, y: Floats) -> float:
     >>> frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]]))
     9.0
     """
-    gap = x.mean(axis=0) - y.mean(axis=0)
-    a, b = (np.atleast_2d(np.cov(z, rowvar=False)) for z in (x, y))
+    (mean, a), (other_mean, b) = _mean_and_covariance(x), _mean_and_covariance(y)
+    gap = mean - other_mean
     values, vectors = np.linalg.eigh(a)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     middle = np.sqrt(np.clip(np.linalg.eigvalsh(root @ b @ root), 0, None)).sum()
     return max(float(gap @ gap + np.trace(a) + np.trace(b) - 2 * middle), 0.0)
+
+
+def _mean_and_covariance(rows: Rows) -> tuple[Floats, Floats]:
+    """Mean, shape (F,), and covariance, shape (F, F), of the rows; of many rows with sums over blocks of them."""
+    if len(rows) <= MAX_IN_MEMORY:
+        whole = rows[:]
+        return whole.mean(axis=0), np.atleast_2d(np.cov(whole, rowvar=False))
+    blocks = [slice(first, first + MAX_IN_MEMORY) for first in range(0, len(rows), MAX_IN_MEMORY)]
+    mean: Floats = sum(rows[block].sum(axis=0) for block in blocks) / len(rows)
+    products = np.zeros((len(mean), len(mean)))
+    for block in blocks:
+        centred = rows[block] - mean
+        with one_thread():
+            products += centred.T @ centred
+    return mean, products / (len(rows) - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,17 +6,18 @@ it. Codes are standardised over all images; no label enters the standardisation.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ccvae_eval.core.devices import one_thread
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY
 from ccvae_eval.core.random_streams import stream_key
 from ccvae_eval.core.types import Bools, Floats, Ids
 from ccvae_eval.statistics.auc import auc
 from ccvae_eval.statistics.intervals import Resampled, ratio_estimate, undefined_estimate
-from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 FOLDS = 5
@@ -29,7 +30,7 @@ TOLERANCE = 1e-8
 """Largest gradient per image of a converged fit."""
 
 CHUNK_SIZE = 1 << 22
-"""Numbers of weighted codes in memory at once (32 MB)."""
+"""Numbers of weighted codes in memory at once (32 MB), unless a single regression has more."""
 
 Folds = NDArray[np.int64]
 
@@ -41,11 +42,13 @@ def folds_of(ids: Ids, *, folds: int = FOLDS) -> Folds:
 
 def standardised(codes: Floats) -> Floats:
     r"""Codes with mean 0 and deviation 1 in each dimension, shape :math:`(N, D)`; constant dimensions become 0."""
-    centred = codes - codes.mean(axis=0)
     deviation = codes.std(axis=0)
     # a dimension that is constant up to rounding counts as constant
-    rounding = 1e-12 * np.maximum(np.abs(codes).max(axis=0, initial=0.0), 1e-300)
-    return safe_ratio(centred, deviation, 0.0, above=rounding)
+    largest = np.maximum(codes.max(axis=0, initial=0.0), -codes.min(axis=0, initial=0.0))
+    varies = deviation > 1e-12 * np.maximum(largest, 1e-300)
+    points = codes - codes.mean(axis=0)
+    points[:, ~varies] = 0.0
+    return np.asarray(np.divide(points, deviation, out=points, where=varies))
 
 
 def logistic_coefficients(codes: Floats, labels: Floats, masks: Bools, *, strength: float = 1.0) -> Floats:
@@ -66,61 +69,97 @@ def logistic_coefficients(codes: Floats, labels: Floats, masks: Bools, *, streng
     Returns:
         w followed by b, shape :math:`(F, D + 1)`; NaN for a regression with images of one class only.
     """
-    design = np.concatenate([codes, np.ones((len(codes), 1))], axis=1)
+    size = codes.shape[1] + 1
     counts = masks.sum(axis=1)
     positives = (masks & (labels == 1)).sum(axis=1)
     possible = np.flatnonzero((positives > 0) & (positives < counts))
-    found = np.full((len(masks), design.shape[1]), np.nan)
-    stride = max(CHUNK_SIZE // design.size, 1)
+    found = np.full((len(masks), size), np.nan)
+    stride = max(CHUNK_SIZE // (min(len(codes), MAX_IN_MEMORY) * size), 1)
+    penalty = np.full(size, strength)
+    penalty[-1] = 0.0
     with one_thread():
         for first in range(0, len(possible), stride):
             rows = possible[first : first + stride]
-            found[rows] = _newton(design, labels[rows] == 1, masks[rows], strength)
+            found[rows] = _Regressions(codes, labels[rows] == 1, masks[rows], penalty).fitted()
     return found
 
 
-def _newton(design: Floats, positive: Bools, masks: Bools, strength: float) -> Floats:
-    """Newton's method on all regressions together; each step is halved until the loss of its regression falls."""
-    penalty = np.full(design.shape[1], strength)
-    penalty[-1] = 0.0
-    signs = np.where(masks, np.where(positive, 1.0, -1.0), 0.0)
-    counts = masks.sum(axis=1)
-    found = np.zeros((len(masks), design.shape[1]))
-    found[:, -1] = np.log(positive.sum(axis=1, where=masks) / (~positive).sum(axis=1, where=masks))
-    active = np.arange(len(masks))
-    for _ in range(STEPS):
-        margin = signs[active] * (found[active] @ design.T)
-        wrong = 1 / (1 + np.exp(np.minimum(margin, 700.0)))
-        gradient = penalty * found[active] - (signs[active] * wrong) @ design
-        going = np.abs(gradient).max(axis=1) > TOLERANCE * counts[active]
-        if not going.any():
-            break
-        active, margin, wrong, gradient = active[going], margin[going], wrong[going], gradient[going]
-        curvature = wrong * (1 - wrong) * masks[active]
-        hessian = (curvature[:, None, :] * design.T) @ design
+@dataclass(frozen=True, slots=True, eq=False)
+class _Regressions:
+    """Logistic regressions on the same codes, with sums over blocks of images.
+
+    Args:
+        codes: shape (N, D).
+        positive, masks: label and images of each regression, shape (F, N).
+        penalty: of each coefficient, shape (D + 1,).
+    """
+
+    codes: Floats
+    positive: Bools
+    masks: Bools
+    penalty: Floats
+
+    def fitted(self) -> Floats:
+        """Newton's method on all regressions together; each step is halved until the loss of its regression falls."""
+        masks, positive, penalty = self.masks, self.positive, self.penalty
+        counts = masks.sum(axis=1)
+        found = np.zeros((len(masks), len(penalty)))
+        found[:, -1] = np.log(positive.sum(axis=1, where=masks) / (~positive).sum(axis=1, where=masks))
+        active = np.arange(len(masks))
+        for _ in range(STEPS):
+            gradient = self._gradient(active, found[active])
+            going = np.abs(gradient).max(axis=1) > TOLERANCE * counts[active]
+            if not going.any():
+                break
+            active, gradient = active[going], gradient[going]
+            step = np.linalg.solve(self._hessian(active, found[active]), gradient[:, :, None])[:, :, 0]
+            found[active] -= self._step_size(active, found[active], step) * step
+        return found
+
+    def _blocks(self, active: Ids, coefficients: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
+        """The inputs of each block of images with a column of ones, and signs and margins of the regressions."""
+        for first in range(0, len(self.codes), MAX_IN_MEMORY):
+            rows = slice(first, first + MAX_IN_MEMORY)
+            codes = self.codes[rows]
+            design = np.concatenate([codes, np.ones((len(codes), 1))], axis=1)
+            masks, positive = self.masks[active, rows], self.positive[active, rows]
+            signs = np.where(masks, np.where(positive, 1.0, -1.0), 0.0)
+            yield design, signs, signs * (coefficients @ design.T)
+
+    def _gradient(self, active: Ids, coefficients: Floats) -> Floats:
+        ascent = sum((signs * _wrong(margin)) @ design for design, signs, margin in self._blocks(active, coefficients))
+        return np.asarray(self.penalty * coefficients - ascent)
+
+    def _hessian(self, active: Ids, coefficients: Floats) -> Floats:
+        hessian = np.zeros((len(active), len(self.penalty), len(self.penalty)))
+        for design, signs, margin in self._blocks(active, coefficients):
+            wrong = _wrong(margin)
+            hessian += ((wrong * (1 - wrong) * np.abs(signs))[:, None, :] * design.T) @ design
         # a tiny ridge term keeps the intercept's curvature positive for huge margins
-        hessian[:, np.arange(len(penalty)), np.arange(len(penalty))] += penalty + 1e-10
-        step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        found[active] -= _step_size(design, signs[active], found[active], step, penalty) * step
-    return found
+        diagonal = np.arange(len(self.penalty))
+        hessian[:, diagonal, diagonal] += self.penalty + 1e-10
+        return hessian
+
+    def _step_size(self, active: Ids, found: Floats, step: Floats) -> Floats:
+        """Largest power of 1/2 of each Newton step that does not increase the loss, shape (F, 1)."""
+        size = np.ones((len(found), 1))
+        before = self._loss(active, found)
+        for _ in range(30):
+            worse = self._loss(active, found - size * step) > before * (1 + 1e-12)
+            if not worse.any():
+                break
+            size[worse] /= 2
+        return size
+
+    def _loss(self, active: Ids, coefficients: Floats) -> Floats:
+        # images outside the mask have margin 0 and add a constant
+        data = sum(np.logaddexp(0.0, -margin).sum(axis=1) for _, _, margin in self._blocks(active, coefficients))
+        return np.asarray(data + (self.penalty * coefficients**2).sum(axis=1) / 2)
 
 
-def _step_size(design: Floats, signs: Floats, found: Floats, step: Floats, penalty: Floats) -> Floats:
-    """Largest power of 1/2 of each Newton step that does not increase the loss, shape (F, 1)."""
-    size = np.ones((len(found), 1))
-    before = _loss(design, signs, found, penalty)
-    for _ in range(30):
-        worse = _loss(design, signs, found - size * step, penalty) > before * (1 + 1e-12)
-        if not worse.any():
-            break
-        size[worse] /= 2
-    return size
-
-
-def _loss(design: Floats, signs: Floats, coefficients: Floats, penalty: Floats) -> Floats:
-    margin = signs * (coefficients @ design.T)
-    # images outside the mask have margin 0 and add a constant
-    return np.asarray(np.logaddexp(0.0, -margin).sum(axis=1) + (penalty * coefficients**2).sum(axis=1) / 2)
+def _wrong(margin: Floats) -> Floats:
+    """Probability of the other class."""
+    return np.asarray(1 / (1 + np.exp(np.minimum(margin, 700.0))))
 
 
 def cross_fitted_scores(

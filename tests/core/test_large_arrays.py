@@ -10,7 +10,7 @@ import pytest
 
 from ccvae_eval.core import large_arrays
 from ccvae_eval.core.errors import InputError
-from ccvae_eval.core.large_arrays import LargeArray, LargeArrays
+from ccvae_eval.core.large_arrays import LargeArray, LargeArrays, forget_pages, mapped_array
 
 
 def test_an_array_in_a_file_reads_and_writes_like_one_in_memory():
@@ -86,3 +86,40 @@ def test_named_arrays_are_a_mapping(monkeypatch):
     del found["many"]
     assert len(found) == 3
     np.testing.assert_array_equal(found["more"], expected["more"])
+
+
+def test_a_mapped_array_keeps_its_content_when_their_pages_are_forgotten():
+    found, expected = mapped_array((5000, 4), np.float32), np.arange(20_000, dtype=np.float32).reshape(5000, 4)
+    found[:] = expected
+    forget_pages()
+    np.testing.assert_array_equal(found, expected)
+    found[7] = 0
+    forget_pages()
+    assert found[7].sum() == 0
+    before = len(large_arrays._maps)
+    del found
+    gc.collect()
+    assert len(large_arrays._maps) == before - 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_forgotten_pages_are_no_memory_of_the_process():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before, found = resident(), mapped_array((1 << 20, 8), np.float64)
+    found[:] = 1.0
+    assert resident() > before + found.nbytes // 2
+    forget_pages()
+    assert resident() < before + found.nbytes // 2
+    assert found.sum() == found.size
+
+
+def test_a_mapped_array_for_which_the_disk_has_no_room_is_an_error_with_a_hint(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="No space left on device") as caught:
+        mapped_array((20, 1), np.float32)
+    assert "TMPDIR" in str(caught.value)

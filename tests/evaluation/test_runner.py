@@ -13,7 +13,6 @@ import torch
 
 from ccvae_eval.core.errors import UndefinedError, UnsupportedError
 from ccvae_eval.core.results import Estimate, Measurement, Value, ValueSpec
-from ccvae_eval.evaluation import subject as subjects
 from ccvae_eval.evaluation.interventions import Do, Redraw, Traverse
 from ccvae_eval.evaluation.metric import Decoded, Needs, metric_class, settings_of
 from ccvae_eval.evaluation.plan import Plan
@@ -222,13 +221,3 @@ def test_target_classes_are_uniform_over_the_other_classes() -> None:
         assert others[k] == 0
         share = others.max() / others.sum()
         assert share < 0.56, "each of the two other classes gets about half"
-
-
-def test_codes_of_many_images_are_mapped_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not isinstance(subjects.empty_codes(8, 4), np.memmap)
-    monkeypatch.setattr(subjects, "MAPPED_BYTES", 8 * 4 * 4 - 1)
-    found = subjects.empty_codes(8, 4)
-    assert isinstance(found, np.memmap)
-    assert (found.shape, found.dtype) == ((8, 4), np.float32)
-    found[2] = 1
-    assert found.sum() == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -73,12 +74,12 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
         predictions = subject.log_probabilities if means else subject.predicted(sampled=True)
         note, given = "", frozenset[str]()
         if predictions is None:
-            predictions, note, given = self._probe(), LINEAR_PROBE, subject.given
+            note, given = LINEAR_PROBE, subject.given
         table = ResultTable(self.metric, subject, weights, given_counts=False, given=given)
         for name in subject.schema.names:
             if subject.selected is not None and name not in subject.selected:
                 continue
-            prediction = predictions.get(name)
+            prediction = self._probe(name) if predictions is None else predictions.get(name)
             if isinstance(prediction, Gaussian):
                 self._add_continuous(table, name, prediction, note)
             elif prediction is not None:
@@ -99,24 +100,25 @@ class AccuracyAccumulator(ImageAccumulator[Accuracy]):
         ]
         return replace(found, values=tuple(marked))
 
-    def _probe(self) -> dict[str, Tensor | Gaussian]:
-        """Return the log-probabilities of linear probes of all characteristics; values of a continuous one."""
-        subject = self.subject
-        codes = subject.posterior.loc if self.metric.code == "mean" else subject.codes
-        points, folds, strength = codes.double().numpy(), folds_of(subject.ids), self.metric.strength
-        found: dict[str, Tensor | Gaussian] = {}
-        for name in subject.characteristics:
-            columns, classes, label = list(subject.layout[name]), subject.classes(name).numpy(), subject.schema[name]
-            if label.kind != "continuous":
-                p = probe_probabilities(points[:, columns], classes, label.cardinality, folds, strength=strength)
-                # 0 becomes the smallest positive float
-                found[name] = torch.from_numpy(np.log(np.maximum(p, np.finfo(np.float64).tiny)))
-            else:
-                column = subject.column(name).double().numpy()[:, None]
-                probe = cross_fitted_regression(points[:, columns], column, folds, strength=strength)
-                mean = torch.from_numpy(probe.predicted)
-                found[name] = Gaussian(mean, torch.zeros_like(mean))
-        return found
+    @cached_property
+    def _folds(self) -> Folds:
+        return folds_of(self.subject.ids)
+
+    def _probe(self, name: str) -> Tensor | Gaussian | None:
+        """Return the log-probabilities of a linear probe of a characteristic; values of a continuous one."""
+        subject, strength = self.subject, self.metric.strength
+        if name not in subject.characteristics:
+            return None
+        points, label = subject.latents(subject.layout[name], self.metric.code), subject.schema[name]
+        if label.kind != "continuous":
+            p = probe_probabilities(
+                points, subject.classes(name).numpy(), label.cardinality, self._folds, strength=strength
+            )
+            # 0 becomes the smallest positive float
+            return torch.from_numpy(np.log(np.maximum(p, np.finfo(np.float64).tiny)))
+        column = subject.column(name).double().numpy()[:, None]
+        mean = torch.from_numpy(cross_fitted_regression(points, column, self._folds, strength=strength).predicted)
+        return Gaussian(mean, torch.zeros_like(mean))
 
     def _add_classes(self, table: ResultTable, name: str, log_probs: Floats, note: str) -> None:
         subject, weights = self.subject, table.weights

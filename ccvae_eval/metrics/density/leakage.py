@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -62,9 +63,9 @@ def linear_scores(codes: Floats, target: Floats, folds: Folds, strata: Floats | 
     """
     within = np.zeros(len(codes)) if strata is None else strata
     groups = [within == stratum for stratum in np.unique(within[~np.isnan(within)])]
-    centred = codes.copy()
+    centred = codes.astype(np.float64)
     for group in groups:
-        centred[group] -= codes[group].mean(axis=0)
+        centred[group] -= centred[group].mean(axis=0)
     if codes.shape[1] > 1:
         return cross_fitted_scores(centred, target[:, None], folds, strata=strata, strength=strength)[:, 0]
     scores = np.full(len(target), np.nan)
@@ -144,7 +145,8 @@ class Leakage:
     Args:
         table: receives the rows.
         subject: the subject.
-        codes, folds: codes of the images, shape (N, D), and their folds, shape (N,).
+        code: sampled codes or posterior means.
+        folds: fold of each image, shape (N,).
         labels: the labels to predict.
         least: images of each class that a stratum needs.
         strength: penalty of the regressions.
@@ -154,7 +156,7 @@ class Leakage:
 
     table: ResultTable
     subject: Subject
-    codes: Floats
+    code: Literal["sample", "mean"]
     folds: Folds
     labels: LabelContrasts
     least: int
@@ -221,7 +223,7 @@ class Leakage:
             for score, target in zip(scores[j], contrasts.targets, strict=True)
         ]
         found = self._estimates(projections)
-        style = self.codes[:, list(columns)]
+        style = self._inputs(columns)
         for j, contrasts in self.labels.contrasts.items():
             area = mean_over_contrasts([next(found) for _ in contrasts.targets], level)
             self.table.add("style_auc", j, area, chance=CHANCE, note=contrasts.note)
@@ -232,8 +234,11 @@ class Leakage:
     def _estimates(self, areas: Sequence[Projection]) -> Iterator[Resampled]:
         return (cross_fitted(a, self.table.weights.level) for a in projected_estimates(areas, self.table.weights))
 
+    def _inputs(self, columns: tuple[int, ...]) -> Floats:
+        return self.subject.latents(columns, self.code)
+
     def _scores(self, columns: tuple[int, ...], target: Floats, strata: Floats | None) -> Floats:
-        inputs = self.codes[:, list(columns)]
+        inputs = self._inputs(columns)
         inputs = quadratic_features(inputs) if self.probe == "quadratic" else inputs
         return linear_scores(inputs, target, self.folds, strata, self.strength)
 

@@ -73,18 +73,16 @@ class DensityAccumulator(ImageAccumulator[Density]):
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         subject, metric = self.subject, self.metric
-        chosen = subject.codes if metric.code == "sample" else subject.posterior.loc
-        codes: Floats = chosen.double().numpy()
         folds = folds_of(subject.ids)
         table = ResultTable(metric, subject, weights, given_counts=False, findings=STYLE_VALUES)
         names = [name for name in subject.schema.names if subject.selected is None or name in subject.selected]
         labels = LabelContrasts.of(subject, names, metric.least)
-        own = {name: self._add_own(table, name, codes, folds, labels) for name in subject.characteristics}
+        own = {name: self._add_own(table, name, folds, labels) for name in subject.characteristics}
         views = {name: found for name, found in own.items() if found is not None and name not in subject.given}
         for name in (name for name in names if name in subject.unassigned):
             table.undefined(name, NOT_PREDICTED, OWN_VALUES)
         leakage = Leakage(
-            table, subject, codes, folds, labels, metric.least, metric.strength, metric.nearest, metric.probe
+            table, subject, metric.code, folds, labels, metric.least, metric.strength, metric.nearest, metric.probe
         )
         areas = leakage.add_cross() | {(name, name): area for name, (area, _) in views.items()}
         leakage.add_style()
@@ -100,7 +98,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
         return [f"prior_gap is not applicable: {type_name(model)} has no p(z_c|y)"]
 
     def _add_own(
-        self, table: ResultTable, name: str, codes: Floats, folds: Folds, labels: LabelContrasts
+        self, table: ResultTable, name: str, folds: Folds, labels: LabelContrasts
     ) -> tuple[Resampled, list[Floats]] | None:
         """Add the values of a label's own latent dimensions.
 
@@ -108,7 +106,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
             The area, and the code in one dimension for each contrast; None if the label has no classes to compare.
         """
         subject, metric = self.subject, self.metric
-        own = codes[:, list(subject.layout[name])]
+        own = subject.latents(subject.layout[name], metric.code)
         table.evidence[f"code/{name}"] = own
         table.evidence[f"label/{name}"] = subject.column(name).double().numpy()
         if subject.schema[name].kind == "continuous":
@@ -127,7 +125,7 @@ class DensityAccumulator(ImageAccumulator[Density]):
         add_neighbour_divergences(table, ("knn_kl", "knn_kl_excess"), name, own, scores, contrasts, metric.nearest)
         if supports(subject.model, HasConditionalPrior):
             self._add_prior_gap(table, name, own)
-        sample = variety_sample(subject, name, codes, metric.least)
+        sample = variety_sample(subject, name, own, metric.least)
         if sample is not None:
             add_beyond(table, name, sample, folds, metric.least, metric.strength)
         self._keep_curves(name, own, scores[0])

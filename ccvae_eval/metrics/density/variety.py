@@ -42,7 +42,7 @@ class VarietySample:
     n: int
 
 
-def variety_sample(subject: Subject, name: str, codes: Floats, least: int) -> VarietySample | None:
+def variety_sample(subject: Subject, name: str, own: Floats, least: int) -> VarietySample | None:
     """Return codes and variety parameters of the images that show the attribute.
 
     All classes of a categorical label show it. Within-class means are subtracted, so that the label itself explains
@@ -58,8 +58,7 @@ def variety_sample(subject: Subject, name: str, codes: Floats, least: int) -> Va
     classes = subject.classes(name).numpy()
     shows: Bools = classes == 1 if label.kind == "binary" else classes >= 0
     parameters = np.where(shows[:, None], data.variety(subject.ids, name), np.nan)
-    columns = subject.layout[name]
-    own = codes[:, list(columns)].copy()
+    own = own.copy()
     for k in np.unique(classes[shows]):
         members = classes == k
         if int(members.sum()) < least:
@@ -67,7 +66,7 @@ def variety_sample(subject: Subject, name: str, codes: Floats, least: int) -> Va
             continue
         parameters[members] -= parameters[members].mean(axis=0)
         own[members] -= own[members].mean(axis=0)
-    return VarietySample(names, parameters, own, columns, int((~np.isnan(parameters[:, 0])).sum()))
+    return VarietySample(names, parameters, own, subject.layout[name], int((~np.isnan(parameters[:, 0])).sum()))
 
 
 def add_beyond(table: ResultTable, name: str, sample: VarietySample, folds: Folds, least: int, strength: float) -> None:

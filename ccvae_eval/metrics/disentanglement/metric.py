@@ -16,7 +16,7 @@ from ccvae_eval.metrics.disentanglement.scores import BOOTSTRAP_DRAWS, measure_p
 from ccvae_eval.metrics.disentanglement.settings import NAME, Disentanglement, PanelSettings
 from ccvae_eval.metrics.disentanglement.table import FactorKind, PanelTable, has_few_levels, table_of
 from ccvae_eval.model.interface import supports
-from ccvae_eval.statistics.resampling import ResampleWeights
+from ccvae_eval.statistics.resampling import MAX_RANKED, ResampleWeights
 
 
 def needs(metric: Disentanglement, subject: Subject) -> Needs:
@@ -36,12 +36,14 @@ class DisentanglementAccumulator(ImageAccumulator[Disentanglement]):
     """Computes the panel from the encoded sample, without a pass over decoded images."""
 
     def compute(self, weights: ResampleWeights) -> Measurement:
-        subject = self.subject
-        own = ResampleWeights(weights.seed, weights.n, min(BOOTSTRAP_DRAWS, weights.draws), weights.level)
+        subject = self.subject.subsample(MAX_RANKED)
+        own = ResampleWeights(weights.seed, len(subject), min(BOOTSTRAP_DRAWS, weights.draws), weights.level)
         context = PanelContext(
             subject_table(subject, self.metric), self.metric, subject.seed, own, subject.posterior, subject.data,
             self._encode,
         )  # fmt: skip
+        if len(subject) < len(self.subject):
+            context.notes.append(f"scores of {len(subject):,} of {len(self.subject):,} images, evenly spaced")
         if subject.given:
             context.notes.append(
                 f"the encoder was given {', '.join(sorted(subject.given))}: scores of these labels do not show what it "

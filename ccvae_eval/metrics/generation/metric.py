@@ -16,7 +16,7 @@ from ccvae_eval.evaluation.interventions import why_not
 from ccvae_eval.evaluation.judge_scores import judged
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
-from ccvae_eval.evaluation.result_table import At, Mean, Proportion, ResultTable, Undefined, among, mean_of
+from ccvae_eval.evaluation.result_table import At, ColumnStore, Mean, Proportion, ResultTable, Undefined, among, mean_of
 from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
 from ccvae_eval.metrics.generation.settings import Generation
 from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text, obeys
@@ -24,7 +24,7 @@ from ccvae_eval.metrics.shared.features import ImageFeatures
 from ccvae_eval.metrics.shared.likelihood import Generate
 from ccvae_eval.model.fixed_batches import FIXED_BATCH
 from ccvae_eval.model.interface import HasConditionalPrior, supports
-from ccvae_eval.statistics.distances import frechet_distance, kernel_and_manifolds
+from ccvae_eval.statistics.distances import Rows, frechet_distance, kernel_and_manifolds
 from ccvae_eval.statistics.intervals import mean_over
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -178,7 +178,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         if self.features.undefined or len(self.subject) <= max(self.metric.neighbour, 1):
             table.undefined(None, self.features.undefined or few, names, at)
             return
-        real, drawn = (self.columns.get(FEATURES, key) for key in ("real", "drawn"))
+        real, drawn = (self.columns.columns[FEATURES][key] for key in ("real", "drawn"))
         count, k = min(len(real), self.metric.neighbour_images), self.metric.neighbour
         permuted, others = self._permuted_images(), self._other_images()
         distances, balls = _distances(real, drawn, count, k, table.weights.level)
@@ -199,19 +199,23 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         found = [self.features.of(self._shuffled(chunk)) for chunk in chunks]
         return np.concatenate(found) if sum(map(len, found)) > max(self.metric.neighbour, 1) else None
 
-    def _other_images(self) -> Floats | None:
+    def _other_images(self) -> Rows | None:
         """Features of as many other real images of the training split; None if there are too few."""
         data, subject = self.subject.data, self.subject
         ids: Ids = np.setdiff1d(data.split("train"), subject.ids)
         if len(ids) < len(subject):
             return None
         chosen = np.sort(numpy_stream(subject.seed, "generation/others").choice(ids, len(subject), replace=False))
-        blocks = [chosen[first : first + subject.fixed_batch] for first in range(0, len(chosen), subject.fixed_batch)]
-        return np.concatenate([self.features.of(read_images(data, block).to(subject.device)) for block in blocks])
+        found = ColumnStore(len(chosen))
+        for first in range(0, len(chosen), subject.fixed_batch):
+            rows = slice(first, first + subject.fixed_batch)
+            features = self.features.of(read_images(data, chosen[rows]).to(subject.device))
+            found.put(FEATURES, rows, {"others": features})
+        return found.columns[FEATURES]["others"]
 
 
 def _distances(
-    real: Floats, drawn: Floats, count: int, k: int, level: float = 0.95
+    real: Rows, drawn: Rows, count: int, k: int, level: float = 0.95
 ) -> tuple[dict[str, Estimate], dict[str, Floats]]:
     """Both distances, and prdc of each image; kernel and prdc on the first ``count`` images."""
     kernel, found = kernel_and_manifolds(real[:count], drawn[:count], k, level)
@@ -220,11 +224,12 @@ def _distances(
     return {"frechet": Estimate(frechet_distance(real, drawn), n=len(drawn)), "kernel": kernel}, balls
 
 
-def _baseline(real: Floats, images: Floats | None, count: int, k: int) -> dict[str, float]:
+def _baseline(real: Rows, images: Rows | None, count: int, k: int) -> dict[str, float]:
     """Distances and prdc of other images in place of the sampled ones."""
     if images is None:
         return {}
-    distances, balls = _distances(real[: len(images)], images, count, k)
+    as_many = real if len(images) == len(real) else real[: len(images)]
+    distances, balls = _distances(as_many, images, count, k)
     found = {name: estimate.value for name, estimate in distances.items()}
     return found | {name: float(column.mean()) for name, column in balls.items()}
 

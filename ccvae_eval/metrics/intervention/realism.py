@@ -212,7 +212,7 @@ class FeatureValues:
     def add(self, table: ResultTable, no_do: Mapping[str, str]) -> None:
         """Add the values of each characteristic; ``no_do`` has the reason why it has no edit, or ""."""
         without = {name: why or self.features.undefined for name, why in no_do.items()}
-        real, rebuilt = (self.columns.get(NO_CHARACTERISTIC, key) for key in (REAL, REBUILT))
+        real, rebuilt = (self.columns.get(NO_CHARACTERISTIC, key, self.limit) for key in (REAL, REBUILT))
         images = np.flatnonzero(~np.isnan(real.reshape(len(real), -1)[:, 0]))
         real, rebuilt = real[images], rebuilt[images]
         apart = None if all(without.values()) else distances_apart(real)
@@ -220,7 +220,7 @@ class FeatureValues:
             if apart is None or why:
                 table.undefined(name, why, (*DISTANCES, "minimality"), self.at)
             else:
-                edited = self.columns.get(name, EDITED)[images]
+                edited = self.columns.get(name, EDITED, self.limit)[images]
                 self._add_realism(table, name, images, real, rebuilt, edited)
                 moved = [feature_distance(after, real) for after in (edited, rebuilt)]
                 self._add_minimality(table, name, images, apart, *moved)
@@ -286,8 +286,11 @@ class FeatureValues:
         if no_do:
             table.add("identity_cosine", name, Undefined(no_do), self.at, mean_at=self.at)
             return
-        before, applies = self.columns.get(NO_CHARACTERISTIC, REBUILT), self.subject.target_class(name).numpy() >= 0
-        after, chance = (among(applies, cosine(before, self.columns.get(name, key))) for key in (EDITED, BLENDED))
+        before, applies = self.columns.get(NO_CHARACTERISTIC, REBUILT, self.limit), self.subject.target_class(name) >= 0
+        found = np.full((2, len(applies)), np.nan)
+        for row, key in zip(found, (EDITED, BLENDED), strict=True):
+            row[: self.limit] = cosine(before, self.columns.get(name, key, self.limit))
+        after, chance = (among(applies.numpy(), row) for row in found)
         mean = MeanProportion(after, least=-1.0)
         table.add(
             "identity_cosine", name, mean, self.at, mean_at=self.at, chance=mean_of(chance), why="no image"

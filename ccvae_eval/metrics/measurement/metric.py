@@ -47,14 +47,14 @@ class LabelColumns:
 
     Args:
         rows: images with every label that has ``least`` images on both sides, shape (N,).
-        regressors: columns of each label, by name, shape (n, C); also of labels that are not tested.
+        regressors: columns of each label, by name, shape (n, C), bool for classes; also of labels that are not tested.
         tested: columns of each label that can be tested, by name, shape (n, T).
         undefined: reason for each other label.
     """
 
     rows: Bools
-    regressors: dict[str, Floats]
-    tested: dict[str, Floats]
+    regressors: dict[str, Floats | Bools]
+    tested: dict[str, Floats | Bools]
     undefined: dict[str, str]
 
     @classmethod
@@ -69,8 +69,10 @@ class LabelColumns:
                 undefined[label.name] = why
             else:
                 kept.append((label, column))
-        rows = ~np.isnan(np.column_stack([np.zeros(len(values)), *(column for _, column in kept)])).any(axis=1)
-        regressors, tested = {}, {}
+        rows = np.ones(len(values), bool)
+        for _, column in kept:
+            rows &= ~np.isnan(column)
+        regressors, tested = dict[str, Floats | Bools](), dict[str, Floats | Bools]()
         for label, column in kept:
             regressors[label.name] = _indicators(label, column[rows])
             columns, why = _tested_columns(label, column[rows], least) if rows.any() else (None, INCOMPLETE)
@@ -86,14 +88,14 @@ class LabelColumns:
         return np.concatenate([np.empty((int(self.rows.sum()), 0)), *columns], axis=1)
 
 
-def _indicators(label: Label, column: Floats) -> Floats:
+def _indicators(label: Label, column: Floats) -> Floats | Bools:
     """The label as numbers: a continuous label itself, else an indicator of each class but the first."""
     if label.kind == "continuous":
-        return column[:, None]
-    return np.asarray(column[:, None] == np.arange(1, label.cardinality), np.float64)
+        return column[:, None].astype(np.float64)
+    return np.asarray(column[:, None] == np.arange(1, label.cardinality))
 
 
-def _tested_columns(label: Label, column: Floats, least: int) -> tuple[Floats | None, str]:
+def _tested_columns(label: Label, column: Floats, least: int) -> tuple[Floats | Bools | None, str]:
     """Indicators with ``least`` images on both sides, or the reason why there is none."""
     columns = _indicators(label, column)
     if label.kind == "continuous":
@@ -120,7 +122,7 @@ class MeasurementAccumulator(ImageAccumulator[MeasurementTests]):
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         subject, metric = self.subject, self.metric
-        labels = LabelColumns.of(subject.schema, subject.labels.double().numpy(), metric.least)
+        labels = LabelColumns.of(subject.schema, subject.labels.numpy(), metric.least)
         names = [name for name in subject.characteristics if name in labels.tested]
         tests = self._tests(names, labels)
         decisions = Decisions(list(tests.values()), metric.alpha)
@@ -145,18 +147,17 @@ class MeasurementAccumulator(ImageAccumulator[MeasurementTests]):
     def _tests(self, names: Sequence[str], labels: LabelColumns) -> dict[Pair, CovarianceTest]:
         """The test of each characteristic and label."""
         subject, metric, rows = self.subject, self.metric, labels.rows
-        chosen = subject.codes if metric.code == "sample" else subject.posterior.loc
-        codes, folds = chosen.double().numpy()[rows], folds_of(subject.ids[rows])
-        blocks = {name: self._inputs(codes[:, list(subject.layout[name])]) for name in names}
+        folds = folds_of(subject.ids[rows])
         found = {}
-        for judged, columns in labels.tested.items():
-            given = labels.others(judged)
+        for judged, indicators in labels.tested.items():
+            given, columns = labels.others(judged), indicators.astype(np.float64)
             if subject.schema[judged].kind == "continuous":
                 residuals = linear_residuals(columns, given, folds)
             else:
                 residuals = logistic_residuals(columns, given, folds, strength=metric.strength)
-            for name, block in blocks.items():
-                left = linear_residuals(block, given, folds)
+            for name in names:
+                block = subject.latents(subject.layout[name], metric.code)[rows]
+                left = linear_residuals(self._inputs(block), given, folds)
                 found[name, judged] = covariance_test(left, residuals, seed=subject.seed)
         return {(name, judged): found[name, judged] for name in names for judged in labels.tested}
 

@@ -11,6 +11,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from ccvae_eval.core.errors import NonFiniteError, UndefinedError
+from ccvae_eval.core.large_arrays import MAX_IN_MEMORY
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
 from ccvae_eval.evaluation.result_table import NO_LABEL
@@ -247,14 +248,18 @@ def standard_divergence(posterior: Gaussian, columns: Sequence[int]) -> Floats:
     array([1.])
     """
     q = posterior.columns(list(columns))
-    return gaussian_divergence(q, Gaussian(torch.zeros_like(q.loc), torch.ones_like(q.scale)))
+    return gaussian_divergence(q, Gaussian(torch.zeros(()).expand_as(q.loc), torch.ones(()).expand_as(q.scale)))
 
 
 def gaussian_divergence(posterior: Gaussian, prior: Gaussian) -> Floats:
     """Return the KL divergence between diagonal Gaussians, row by row, in nats, shape (N,)."""
-    ratio = posterior.scale.double() / prior.scale.double()
-    offset = (posterior.loc.double() - prior.loc.double()) / prior.scale.double()
-    nats: Floats = (0.5 * (ratio.square() + offset.square() - 1) - ratio.log()).sum(1).numpy()
+    nats = np.empty(len(posterior.loc))
+    for first in range(0, len(nats), MAX_IN_MEMORY):
+        rows = slice(first, first + MAX_IN_MEMORY)
+        q, p = posterior.rows(rows), prior.rows(rows)
+        ratio = q.scale.double() / p.scale.double()
+        offset = (q.loc.double() - p.loc.double()) / p.scale.double()
+        nats[rows] = (0.5 * (ratio.square() + offset.square() - 1) - ratio.log()).sum(1).numpy()
     return nats
 
 
