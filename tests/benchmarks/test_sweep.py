@@ -17,7 +17,7 @@ from tests.benchmarks.conftest import Budget
 
 CHECKPOINT = Path(ccvae_eval.__file__).parent / "assets" / "ccvae-faces64.pt"
 CELLS, WORKERS = 200, 2
-SMALL = ["-m", "density", "--sample", "256", "--judge", "none", "--no-page", "--quiet"]
+SMALL = ["-m", "accuracy", "--sample", "64", "--judge", "none", "--no-page", "--quiet"]
 SETTINGS = f"""
 cluster = "local"
 timeout_min = 60
