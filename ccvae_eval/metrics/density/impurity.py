@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 
-from ccvae_eval.core.devices import one_thread
 from ccvae_eval.core.random_streams import numpy_stream
 from ccvae_eval.core.results import Estimate
 from ccvae_eval.core.types import Floats, Ids
@@ -28,9 +28,6 @@ BIAS_RATE = 0.5
 """The positive part of noise falls with the root of the number of images."""
 SUBSAMPLE_SHUFFLES = 4
 """Permutations for the null of a subsample's size: their mean over the subsamples is subtracted."""
-
-ROWS = 4096
-"""Images whose indicators of classes are in memory at once."""
 
 Pair = tuple[str, str]
 
@@ -100,21 +97,23 @@ def add_concept_leakage(
         classes: class of each image by each label, shape (N,), NaN = missing.
         permutations: for the null of information.
     """
-    names, n = sorted(views), len(table.subject)
+    names, n = list(views), len(table.subject)
     if len(names) < 2:
         table.add("icl", None, NO_OTHER_LABEL)
         return
     bins = robust_bins(n)
-    binned = [[_binned(view, bins) for view in views[name]] for name in names]
-    labels = [[np.nan_to_num(classes[name], nan=-1).astype(np.int64)] for name in names]
-    pairs = np.triu_indices(len(names), 1)
+    binned = {name: [_binned(view, bins) for view in views[name]] for name in names}
+    labels = {name: [np.nan_to_num(classes[name], nan=-1).astype(np.int64)] for name in names}
     size, seed, every = int(n**RATE), table.weights.seed, np.arange(n)
 
     def leakage(rows: Ids, purpose: str, shuffles: int) -> float:
         """Mean excess over the pairs, on some rows."""
         orders = [numpy_stream(seed, purpose, k).permutation(len(rows)) for k in range(shuffles)]
-        excess = _shared(binned, rows, orders) - _shared(labels, rows, orders)
-        return float(np.maximum(excess[pairs], 0.0).mean())
+        found = [
+            max(_shared(binned[i], binned[j], rows, orders) - _shared(labels[i], labels[j], rows, orders), 0.0)
+            for i, j in combinations(sorted(names), 2)
+        ]
+        return float(np.mean(found))
 
     value = leakage(every, "icl", permutations)
     if size < MIN_SUBSAMPLE:
@@ -137,42 +136,25 @@ def _binned(view: Floats, bins: int) -> Classes:
     return found
 
 
-def _shared(variables: Sequence[Sequence[Classes]], rows: Ids, orders: Sequence[Ids]) -> Floats:
-    """Normalised mutual information of all pairs on some rows minus its mean under permutation, shape (K, K).
-
-    Args:
-        variables: K variables with one or several views each, over which information is averaged.
-        rows: the images.
-        orders: permutations of them; the second variable of a pair is permuted.
-    """
-    views = np.stack([view[rows] for variable in variables for view in variable])
-    null = np.mean([_normalised_information(views, views[:, order]) for order in orders], axis=0)
-    excess = _normalised_information(views, views) - null
-    of = np.repeat(np.arange(len(variables)), [len(variable) for variable in variables])
-    means = (of == np.arange(len(variables))[:, None]) / np.bincount(of)[:, None]
-    return np.asarray(means @ excess @ means.T)
+def _shared(first: Sequence[Classes], second: Sequence[Classes], rows: Ids, orders: Sequence[Ids]) -> float:
+    """Normalised mutual information on some rows minus its mean under permutation, averaged over the views."""
+    found = []
+    for one in first:
+        for other in second:
+            a, b = one[rows], other[rows]
+            null = [_normalised_information(a, b[order]) for order in orders]
+            found.append(_normalised_information(a, b) - float(np.mean(null)))
+    return float(np.mean(found))
 
 
-def _normalised_information(first: Classes, second: Classes) -> Floats:
-    """I / sqrt(H H) of each row of ``first`` and each row of ``second``, -1 = absent; 0 if either is constant.
-
-    The counts of all pairs are products of the indicators of classes.
-    """
-    size = int(max(first.max(), second.max(), 0)) + 1
-    counts = np.zeros((len(first) * size, len(second) * size))
-    with one_thread():
-        for start in range(0, first.shape[1], ROWS):
-            block = slice(start, start + ROWS)
-            counts += _indicators(first[:, block], size).T @ _indicators(second[:, block], size)
-    tables = counts.reshape(len(first), size, len(second), size).swapaxes(1, 2)
-    one, other, together = joint_entropies(tables)
-    scale = np.sqrt(np.maximum(one, 0.0) * np.maximum(other, 0.0))
-    return safe_ratio(one + other - together, scale, 0.0)  # scale is NaN without a common image
-
-
-def _indicators(classes: Classes, size: int) -> Floats:
-    """1 in the column of each row's class, shape (n, rows * size); 0 where it is absent."""
-    found = np.zeros((classes.shape[1], len(classes), size))
-    row, image = np.nonzero(classes >= 0)
-    found[image, row, classes[row, image]] = 1.0
-    return found.reshape(len(found), -1)
+def _normalised_information(first: Classes, second: Classes) -> float:
+    """I / sqrt(H H) of two columns of classes, -1 = absent; 0 if either is constant."""
+    both = (first >= 0) & (second >= 0)
+    if not both.any():
+        return 0.0
+    a, b = first[both], second[both]
+    width = int(b.max()) + 1
+    joint = np.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).reshape(-1, width).astype(np.float64)
+    one, other, together = map(float, joint_entropies(joint))
+    scale = np.sqrt(max(one, 0.0) * max(other, 0.0))
+    return float((one + other - together) / scale) if scale > 0 else 0.0
