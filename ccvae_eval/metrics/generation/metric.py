@@ -120,7 +120,9 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
             return
         self.keep_images("drawn", chunk, [drawn])
         for name, k in self.requests:
-            images = requested[name, k] if requested else self._requested((name, k), first)
+            images = requested.get((name, k))
+            if images is None or len(images) < len(first):  # fewer images are asked for than shown
+                images = self._requested((name, k), first)
             self.keep_images(f"asked/{name}/{self.subject.class_name(name, k)}", chunk, [images])
 
     def compute(self, weights: ResampleWeights) -> Measurement:
