@@ -40,7 +40,7 @@ THREAD_SECONDS = 5.0
 """Time that threads of plugins get to end after the command."""
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 """Errors of a disk, which stdout and the files of libraries can have without a name."""
-MEMORY_HINT = "Try a smaller --batch-size or --sample."
+MEMORY_HINT = "Try a smaller --sample or --batch-size, or --device cpu."
 CV2_HINT = "OpenCV needs two system libraries. On Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
 OLD_NAMES = {"--label": "--rename", "--rate": "--supervision", "--batch": "--batch-size"}
 """Options that were renamed; the old name works, with a note."""

@@ -23,7 +23,7 @@ _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 def mapped_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array that is mapped from a temporary file; it is not empty, and 0 at first.
+    """An array of zeros that is mapped from a temporary file; no side of ``shape`` may be 0.
 
     Its pages count as memory of the process from their first use until :func:`forget_pages`.
 

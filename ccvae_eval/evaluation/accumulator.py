@@ -17,7 +17,8 @@ from ccvae_eval.evaluation.judge_scores import JudgeReliability
 from ccvae_eval.evaluation.metric import Decoded
 from ccvae_eval.evaluation.pictures import PICTURED, MeanPictures, as_bytes
 from ccvae_eval.evaluation.result_table import ColumnStore
-from ccvae_eval.evaluation.subject import Chunk, Subject
+from ccvae_eval.evaluation.subject import Subject
+from ccvae_eval.model.fixed_batches import Chunk
 from ccvae_eval.model.interface import supports
 from ccvae_eval.statistics.resampling import ResampleWeights
 
@@ -73,8 +74,9 @@ class ImageAccumulator(ABC, Generic[M]):
 
 
 def first_chunks(subject: Subject, images: int) -> Iterator[Chunk]:
-    """The first ``images`` images in fixed batches."""
-    for chunk in subject.chunks():
-        if (first := chunk.within(images)) is None:
+    """The first ``images`` images in fixed batches; see :meth:`Chunk.within`."""
+    parts = (chunk.within(images) for chunk in subject.chunks())
+    for part in parts:
+        if part is None:
             return
-        yield first
+        yield part

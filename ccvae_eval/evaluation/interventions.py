@@ -17,9 +17,9 @@ from ccvae_eval.core.results import too_few_images
 from ccvae_eval.core.types import Codes
 from ccvae_eval.evaluation.metric import CodeSource, Mode
 from ccvae_eval.evaluation.result_table import NO_LABEL, NOT_RELATED, NOT_SEPARATED, ONE_VALUE
-from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
+from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.model.checks import model_call
-from ccvae_eval.model.fixed_batches import padded
+from ccvae_eval.model.fixed_batches import Chunk, padded
 from ccvae_eval.model.interface import Intervenes, supports
 from ccvae_eval.model.latents import (
     LatentPath,

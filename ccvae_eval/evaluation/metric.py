@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # help and lists describe metrics without torch
     from ccvae_eval.core.results import Measurement, ValueSpec
     from ccvae_eval.core.types import Images, Plain
     from ccvae_eval.evaluation.interventions import Intervention
-    from ccvae_eval.evaluation.subject import Chunk, Subject
+    from ccvae_eval.evaluation.subject import Subject
+    from ccvae_eval.model.fixed_batches import Chunk
     from ccvae_eval.statistics.resampling import ResampleWeights
 
 CodeSource = Literal["codes", "prior"]
@@ -85,10 +86,10 @@ class Decoded:
     judgements: dict[Intervention | None, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def within(self, limit: int) -> Decoded | None:
-        """The part of the chunk among the subject's first ``limit`` images; None if there is none."""
+        """The part of the chunk that is among the subject's first ``limit`` images; see :meth:`Chunk.within`."""
         chunk = self.chunk.within(limit)
-        if chunk is None or chunk is self.chunk:
-            return self if chunk is not None else None
+        if chunk is None:
+            return None
         n = len(chunk)
         rebuilt = None if self.reconstruction is None else self.reconstruction[:n]
         judged: dict[Intervention | None, Mapping[str, Tensor]] = {

@@ -19,7 +19,8 @@ from ccvae_eval.core.types import Floats, Ids, Images
 from ccvae_eval.evaluation.interventions import Do, path_between
 from ccvae_eval.evaluation.metric import CodeSource
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
+from ccvae_eval.evaluation.subject import Subject, read_images
+from ccvae_eval.model.fixed_batches import Chunk
 from ccvae_eval.model.latents import replaced
 
 log = logging.getLogger(__name__)

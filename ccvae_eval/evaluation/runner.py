@@ -20,7 +20,9 @@ from ccvae_eval.evaluation.metric import Decoded, Metric
 from ccvae_eval.evaluation.plan import Plan, PlannedMetric, wanted_interventions
 from ccvae_eval.evaluation.run import Run
 from ccvae_eval.evaluation.sandbox import require_measurement
-from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
+from ccvae_eval.evaluation.subject import Subject, read_images
+from ccvae_eval.model.checks import require_finite
+from ccvae_eval.model.fixed_batches import Chunk
 from ccvae_eval.statistics.resampling import ResampleWeights
 
 Progress = Callable[[int, int], None]

@@ -6,7 +6,6 @@ the batch size, the order of the metrics or the number of workers (docs/metrics.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
@@ -26,8 +25,9 @@ from ccvae_eval.data.labels.relabel import label_columns, match_labels
 from ccvae_eval.evaluation.deprecated import deprecated_method
 from ccvae_eval.evaluation.result_table import Groups, require_classes
 from ccvae_eval.judge import Judge, JudgeSource
-from ccvae_eval.model.checks import first_batch_warnings, model_call, require_images, require_posterior
+from ccvae_eval.model.checks import first_batch_warnings, model_call, require_finite, require_images, require_posterior
 from ccvae_eval.model.fixed_batches import (
+    Chunk,
     empty_rows,
     fixed_batch,
     in_fixed_batches,
@@ -35,6 +35,7 @@ from ccvae_eval.model.fixed_batches import (
     rows_like,
     set_rows,
     unpadded,
+    whole_batches,
 )
 from ccvae_eval.model.interface import (
     GivenLabels,
@@ -64,38 +65,6 @@ ASSIGNMENT_SALT = "assignment-half"
 P = ParamSpec("P")
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A fixed batch of a subject's images.
-
-    Args:
-        rows: their range among the subject's images.
-        ids: their ids in the data set.
-        images: inputs of the encoder, on the subject's device.
-        posterior: q(z|x) of each image.
-        codes: posterior sample of each image, shared by all metrics.
-    """
-
-    rows: slice
-    ids: Ids
-    images: Images
-    posterior: Gaussian
-    codes: Codes
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def within(self, limit: int) -> Chunk | None:
-        """The images of this batch among the subject's first ``limit`` images; None if there are none."""
-        count = limit - self.rows.start
-        if count <= 0 or count >= len(self):
-            return self if count > 0 else None
-        rows = slice(self.rows.start, limit)
-        return Chunk(
-            rows, self.ids[:count], self.images[:count], self.posterior.rows(slice(0, count)), self.codes[:count]
-        )
 
 
 def once_per_subject(compute: Callable[Concatenate[Subject, P], T]) -> Callable[Concatenate[Subject, P], T]:
@@ -262,7 +231,7 @@ class Subject:
         ``batch_size`` images of a block are read at once.
         """
         batch = self.fixed_batch
-        stride = _images_read_at_once(self.batch_size, batch)
+        stride = whole_batches(self.batch_size, batch)
         for block in self.blocks(index, count):
             _forget_pages(len(self))
             for first in block[::stride]:
@@ -332,10 +301,11 @@ class Subject:
                     codes = q.at(noise) if sampled else q.loc
                 else:
                     codes = padded(chunk.codes if sampled else chunk.posterior.loc, len(images)).to(self.device)
-                for name, value in self.model.predict(images, codes).items():
-                    part = unpadded(value, len(chunk))
-                    if name not in found:
-                        found[name] = rows_like(part, len(self))
+                parts = {n: unpadded(v, len(chunk)) for n, v in self.model.predict(images, codes).items()}
+                found = found or {name: rows_like(part, len(self)) for name, part in parts.items()}
+                if parts.keys() != found.keys():
+                    raise ValueError(f"the labels must be those of the first batch, {list(found)}, got {list(parts)}")
+                for name, part in parts.items():
                     set_rows(found[name], chunk.rows, part)
         return found
 
@@ -500,13 +470,6 @@ class Subject:
         return Gaussian(prior.loc[:, places].cpu(), prior.scale[:, places].cpu())
 
 
-def require_finite(model: LabelledVAE, images: Images) -> None:
-    """Raises a NonFiniteError if a decoded image is not finite."""
-    # a finite sum implies finite pixels; checking every pixel costs more
-    if not math.isfinite(images.sum().item()) and not bool(torch.isfinite(images).all()):
-        raise NonFiniteError("the decoder returned NaN or infinity", where=type_name(model))
-
-
 def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussian:
     locs, scales = [], []
     with model_call(model, f"encode(images), images of shape {tuple(images.shape[1:])}"):
@@ -526,11 +489,6 @@ def _encode(model: LabelledVAE, images: Images, labels: Labels | None) -> Gaussi
 def _forget_pages(images: int) -> None:
     if images > MAX_IN_MEMORY:  # codes of fewer are not mapped
         forget_pages()
-
-
-def _images_read_at_once(batch_size: int, batch: int) -> int:
-    """The largest whole number of fixed batches within ``batch_size``, at least one."""
-    return max(batch_size // batch, 1) * batch
 
 
 def read_images(data: DataSet, ids: Ids) -> Images:
@@ -591,7 +549,7 @@ def prepare(
     if supports(model, GivenLabels):
         match_labels(data.schema, schema, data.spec)  # an encoder that takes labels needs all of them
     schema.validate(labels, data.spec)
-    stride = _images_read_at_once(batch_size, fixed_batch(place, data.input_shape))
+    stride = whole_batches(batch_size, fixed_batch(place, data.input_shape))
     shape = len(ordered), model.layout.dim
     posterior = Gaussian(*(torch.from_numpy(empty_rows(shape)) for _ in range(2)))
     for first in range(0, len(ordered), stride):

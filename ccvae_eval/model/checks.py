@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccvae_eval.core.errors import LabelMismatchError, PluginError
+from ccvae_eval.core.errors import LabelMismatchError, NonFiniteError, PluginError
 from ccvae_eval.core.types import Gaussian, Images, Labels
 from ccvae_eval.model.fixed_batches import fixed_batch, padded
 from ccvae_eval.model.interface import (
@@ -108,6 +109,13 @@ def require_posterior(model: LabelledVAE, found: object) -> Gaussian:
             else "Are they log-variances? Then return (v / 2).exp(). Logarithms of deviations: v.exp().",
         )
     return found
+
+
+def require_finite(model: LabelledVAE, images: Images) -> None:
+    """Raises a NonFiniteError if a decoded image is not finite."""
+    # a finite sum implies finite pixels; checking every pixel costs more
+    if not math.isfinite(images.sum().item()) and not bool(torch.isfinite(images).all()):
+        raise NonFiniteError("the decoder returned NaN or infinity", where=type_name(model))
 
 
 def first_batch_warnings(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from ccvae_eval.core.large_arrays import MAX_IN_MEMORY, mapped_array
-from ccvae_eval.core.types import Gaussian
+from ccvae_eval.core.types import Codes, Gaussian, Ids, Images
 
 FIXED_BATCH = 32
 """Rows of each call of a network, except on CUDA."""
@@ -27,6 +28,43 @@ CUDA_BATCH = 512
 
 CUDA_NUMBERS = CUDA_BATCH * 3 * 64 * 64
 """Most numbers in the images of a batch on CUDA, unless ``FIXED_BATCH`` images have more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A fixed batch of a subject's images.
+
+    Args:
+        rows: their range among the subject's images.
+        ids: their ids in the data set.
+        images: inputs of the encoder, on the subject's device.
+        posterior: q(z|x) of each image.
+        codes: posterior sample of each image, shared by all metrics.
+    """
+
+    rows: slice
+    ids: Ids
+    images: Images
+    posterior: Gaussian
+    codes: Codes
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def within(self, limit: int) -> Chunk | None:
+        """The part of this batch that is among the subject's first ``limit`` images; None if there is none.
+
+        The limit is rounded up to a multiple of 32, as many images as a batch has on a CPU, so that every device
+        measures the same images.
+        """
+        count = -(-limit // FIXED_BATCH) * FIXED_BATCH - self.rows.start
+        if count <= 0:
+            return None
+        if count >= len(self):
+            return self
+        first = slice(0, count)
+        rows = slice(self.rows.start, self.rows.start + count)
+        return Chunk(rows, self.ids[first], self.images[first], self.posterior.rows(first), self.codes[first])
 
 
 def fixed_batch(device: torch.device, shape: Sequence[int]) -> int:
@@ -49,13 +87,18 @@ def fixed_batch(device: torch.device, shape: Sequence[int]) -> int:
     return min(max(1 << fitting.bit_length() - 1, FIXED_BATCH), CUDA_BATCH)
 
 
-def padded(rows: Tensor, size: int) -> Tensor:
+def whole_batches(count: int, batch: int) -> int:
+    """The largest multiple of ``batch`` that is at most ``count``; at least one batch."""
+    return max(count // batch, 1) * batch
+
+
+def padded(rows: Tensor, size: int = FIXED_BATCH) -> Tensor:
     """Returns the rows, padded to a batch of ``size`` rows by repeating the last one."""
     missing = size - len(rows)
     return rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
 
 
-def in_fixed_batches(call: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
+def in_fixed_batches(call: Callable[[Tensor], Tensor], rows: Tensor, size: int = FIXED_BATCH) -> Tensor:
     """Applies a network to any number of rows in batches of ``size`` rows."""
     parts = [call(padded(part, size))[: len(part)] for part in torch.split(rows, size)]
     return torch.cat(parts) if len(parts) > 1 else parts[0] if parts else call(rows)  # avoids copying a single batch
@@ -77,18 +120,27 @@ def empty_rows(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray
 def rows_like(part: Tensor | Gaussian, count: int) -> Tensor | Gaussian:
     """Uninitialised rows of the shape and type of a batch's output; many are in a temporary file."""
     if isinstance(part, Gaussian):
-        loc, scale = (rows_like(each, count) for each in (part.loc, part.scale))
-        assert isinstance(loc, Tensor)
-        assert isinstance(scale, Tensor)
-        return Gaussian(loc, scale)
+        return Gaussian(_rows_like(part.loc, count), _rows_like(part.scale, count))
+    return _rows_like(part, count)
+
+
+def _rows_like(part: Tensor, count: int) -> Tensor:
     size = math.prod(part.shape[1:]) * part.element_size()
     found = torch.from_numpy(empty_rows((count, size), np.uint8))  # NumPy lacks bfloat16
     return found.view(part.dtype).reshape(count, *part.shape[1:])
 
 
 def set_rows(found: Tensor | Gaussian, rows: slice, part: Tensor | Gaussian) -> None:
-    """Assigns the output for a batch to some rows."""
-    if isinstance(found, Gaussian) and isinstance(part, Gaussian):
-        found.loc[rows], found.scale[rows] = part.loc, part.scale
-    elif isinstance(found, Tensor) and isinstance(part, Tensor):
-        found[rows] = part
+    """Assigns the output for a batch to some rows.
+
+    Raises:
+        ValueError: the output is of another type, or has another shape.
+    """
+    tensors = [(each.loc, each.scale) if isinstance(each, Gaussian) else (each,) for each in (found, part)]
+    if len(tensors[0]) != len(tensors[1]):
+        raise ValueError("the output must be a tensor for every batch, or a Gaussian for every batch")
+    for whole, values in zip(*tensors, strict=True):
+        wanted = (rows.stop - rows.start, *whole.shape[1:])
+        if values.shape != wanted:
+            raise ValueError(f"the output for {wanted[0]} images must have shape {wanted}, got {tuple(values.shape)}")
+        whole[rows] = values

@@ -119,7 +119,7 @@ def test_a_mapped_array_for_which_the_disk_has_no_room_is_an_error_with_a_hint(m
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(large_arrays, "_reserve", full)
     with pytest.raises(InputError, match="No space left on device") as caught:
         mapped_array((20, 1), np.float32)
     assert "TMPDIR" in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 import ccvae_eval
 from ccvae_eval.core.errors import LabelMismatchError, PluginError
 from ccvae_eval.core.types import Gaussian
+from ccvae_eval.evaluation.subject import prepare
 from ccvae_eval.plugins import registry
 from tests.support.fakes import Squares, SquaresVAE
 
@@ -64,3 +66,38 @@ def test_load_accepts_plugins_and_settings(tmp_path: Path, monkeypatch: pytest.M
     assert opened.model.scale == 0.2
     run = evaluated(opened)
     assert run.header.checkpoint["settings"] == {"scale": 0.2}
+
+
+def same_row_for_all(found: dict[str, Any], call: int) -> dict[str, Any]:
+    del call
+    return {name: value[:1] for name, value in found.items()}
+
+
+def fewer_labels_later(found: dict[str, Any], call: int) -> dict[str, Any]:
+    return found if call == 1 else dict(list(found.items())[1:])
+
+
+def a_gaussian_later(found: dict[str, Any], call: int) -> dict[str, Any]:
+    return found if call == 1 else {name: Gaussian(value, value.exp()) for name, value in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (same_row_for_all, r"for 32 images must have shape \(32, 2\), got \(1, 2\)"),
+        (fewer_labels_later, "the labels must be those of the first batch"),
+        (a_gaussian_later, "a tensor for every batch, or a Gaussian for every batch"),
+    ],
+)
+def test_predictions_that_do_not_fit_the_images_name_the_model(change: Any, why: str) -> None:
+    model, calls = SquaresVAE(), []
+
+    def predict(images: torch.Tensor, codes: torch.Tensor) -> Any:
+        calls.append(len(images))
+        return change(dict(SquaresVAE.predict(model, images, codes)), len(calls))
+
+    model.predict = predict  # type: ignore[method-assign,assignment]
+    subject = prepare(model, Squares(240), Squares(240).split("test"))
+    with pytest.raises(PluginError, match=r"failed in predict\(images, codes\)") as failed:
+        subject.predicted(sampled=False)
+    assert re.search(why, failed.value.why)

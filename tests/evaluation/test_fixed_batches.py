@@ -12,8 +12,10 @@ import torch
 import ccvae_eval
 from ccvae_eval import evaluate
 from ccvae_eval.core.results import Estimate
+from ccvae_eval.evaluation import subject as subjects
 from ccvae_eval.evaluation.run import Run
-from ccvae_eval.model import fixed_batches
+from ccvae_eval.judge import artifact
+from ccvae_eval.model import checks
 from ccvae_eval.model.fixed_batches import CUDA_BATCH, FIXED_BATCH, fixed_batch
 from ccvae_eval.plugins.registry import metrics
 from tests.support.growth import growing_subject
@@ -47,15 +49,26 @@ def test_the_run_records_the_size() -> None:
 
 
 def test_the_images_within_a_limit() -> None:
-    chunks = list(growing_subject(100).chunks())
-    assert [chunk.within(40) and len(chunk.within(40)) for chunk in chunks] == [32, 8, None, None]  # type: ignore[arg-type]
-    part = chunks[1].within(40)
-    assert part is not None
-    assert part.rows == slice(32, 40)
-    assert part.ids.tolist() == list(range(32, 40))
-    assert torch.equal(part.images, chunks[1].images[:8])
-    assert torch.equal(part.codes, chunks[1].codes[:8])
-    assert torch.equal(part.posterior.loc, chunks[1].posterior.loc[:8])
+    first, second, *others = growing_subject(100).chunks()
+    assert first.within(1) is first, "a limit is rounded up"
+    assert second.within(33) is second
+    assert [chunk.within(64) for chunk in others] == [None, None]
+
+
+def test_the_images_of_a_large_batch_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "fixed_batch", lambda *_: 512)
+    first, second = growing_subject(600).chunks()
+    assert [len(first), len(second)] == [512, 88]
+    assert first.within(0) is None
+    assert second.within(600) is second
+    for chunk, limit, end in ((first, 33, 64), (second, 540, 544)):
+        part = chunk.within(limit)
+        assert part is not None
+        assert part.rows == slice(chunk.rows.start, end)
+        assert part.ids.tolist() == list(range(chunk.rows.start, end))
+        assert torch.equal(part.images, chunk.images[: len(part)])
+        assert torch.equal(part.codes, chunk.codes[: len(part)])
+        assert torch.equal(part.posterior.loc, chunk.posterior.loc[: len(part)])
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +82,8 @@ def measured() -> Run:
 
 @pytest.mark.slow
 def test_values_do_not_depend_on_the_size(usual: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fixed_batches, "FIXED_BATCH", IMAGES)
+    for module in (subjects, checks, artifact):
+        monkeypatch.setattr(module, "fixed_batch", lambda *_: IMAGES)
     found = {(m.metric, v.key): v.estimate for m in measured().measurements for v in m.values}
     before = {(m.metric, v.key): v.estimate for m in usual.measurements for v in m.values}
     assert found.keys() == before.keys()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 
@@ -28,6 +27,9 @@ BIAS_RATE = 0.5
 """The positive part of noise falls with the root of the number of images."""
 SUBSAMPLE_SHUFFLES = 4
 """Permutations for the null of a subsample's size: their mean over the subsamples is subtracted."""
+
+MAX_CELLS = 1 << 17
+"""Cells of tables of counts that are filled together."""
 
 Pair = tuple[str, str]
 
@@ -97,23 +99,20 @@ def add_concept_leakage(
         classes: class of each image by each label, shape (N,), NaN = missing.
         permutations: for the null of information.
     """
-    names, n = list(views), len(table.subject)
+    names, n = sorted(views), len(table.subject)
     if len(names) < 2:
         table.add("icl", None, NO_OTHER_LABEL)
         return
     bins = robust_bins(n)
-    binned = {name: [_binned(view, bins) for view in views[name]] for name in names}
-    labels = {name: [np.nan_to_num(classes[name], nan=-1).astype(np.int64)] for name in names}
+    binned = [[_binned(view, bins) for view in views[name]] for name in names]
+    labels = [[np.nan_to_num(classes[name], nan=-1).astype(np.int64)] for name in names]
     size, seed, every = int(n**RATE), table.weights.seed, np.arange(n)
 
     def leakage(rows: Ids, purpose: str, shuffles: int) -> float:
         """Mean excess over the pairs, on some rows."""
         orders = [numpy_stream(seed, purpose, k).permutation(len(rows)) for k in range(shuffles)]
-        found = [
-            max(_shared(binned[i], binned[j], rows, orders) - _shared(labels[i], labels[j], rows, orders), 0.0)
-            for i, j in combinations(sorted(names), 2)
-        ]
-        return float(np.mean(found))
+        excess = np.subtract(_shared(binned, rows, orders), _shared(labels, rows, orders))
+        return float(np.maximum(excess, 0.0).mean())
 
     value = leakage(every, "icl", permutations)
     if size < MIN_SUBSAMPLE:
@@ -136,25 +135,38 @@ def _binned(view: Floats, bins: int) -> Classes:
     return found
 
 
-def _shared(first: Sequence[Classes], second: Sequence[Classes], rows: Ids, orders: Sequence[Ids]) -> float:
-    """Normalised mutual information on some rows minus its mean under permutation, averaged over the views."""
+def _shared(variables: Sequence[Sequence[Classes]], rows: Ids, orders: Sequence[Ids]) -> list[float]:
+    """Normalised mutual information of each pair on some rows minus its mean under permutation.
+
+    Args:
+        variables: one or several views of each variable; the information of a pair is the mean over their views.
+        rows: the images.
+        orders: permutations of them; the second variable of a pair is permuted.
+    """
+    chosen = [[view[rows] for view in variable] for variable in variables]
     found = []
-    for one in first:
-        for other in second:
-            a, b = one[rows], other[rows]
-            null = [_normalised_information(a, b[order]) for order in orders]
-            found.append(_normalised_information(a, b) - float(np.mean(null)))
-    return float(np.mean(found))
+    for first, variable in enumerate(chosen):
+        later = [view for other in chosen[first + 1 :] for view in other]
+        columns = [view if order is None else view[order] for view in later for order in (None, *orders)]
+        information = np.array([_normalised_information(one, columns) for one in variable])
+        information = information.reshape(len(variable), len(later), 1 + len(orders)).mean(axis=0)
+        excess = information[:, 0] - information[:, 1:].mean(axis=1)
+        ends = np.cumsum([len(other) for other in chosen[first + 1 :]])
+        found += [float(part.mean()) for part in np.split(excess, ends[:-1]) if len(part)]
+    return found
 
 
-def _normalised_information(first: Classes, second: Classes) -> float:
-    """I / sqrt(H H) of two columns of classes, -1 = absent; 0 if either is constant."""
-    both = (first >= 0) & (second >= 0)
-    if not both.any():
-        return 0.0
-    a, b = first[both], second[both]
-    width = int(b.max()) + 1
-    joint = np.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).reshape(-1, width).astype(np.float64)
-    one, other, together = map(float, joint_entropies(joint))
-    scale = np.sqrt(max(one, 0.0) * max(other, 0.0))
-    return float((one + other - together) / scale) if scale > 0 else 0.0
+def _normalised_information(first: Classes, others: Sequence[Classes]) -> Floats:
+    """I / sqrt(H H) of a column of classes and each of some others, -1 = absent; 0 if either is constant."""
+    found = [np.empty(0)]
+    width, height = int(first.max()) + 1, max((int(other.max()) for other in others), default=0) + 1
+    together = max(MAX_CELLS // max(width * height, len(first)), 1)
+    for start in range(0, len(others), together):
+        second = np.stack(others[start : start + together])
+        tables = np.arange(len(second))[:, None] * width + first
+        present = (first >= 0) & (second >= 0)
+        counts = np.bincount((tables * height + second)[present], minlength=len(second) * width * height)
+        one, other, both = joint_entropies(counts.reshape(len(second), width, height).astype(np.float64))
+        scale = np.sqrt(np.maximum(one, 0.0) * np.maximum(other, 0.0))
+        found.append(safe_ratio(one + other - both, scale, 0.0))  # scale is NaN without a common image
+    return np.concatenate(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ccvae_eval.core.errors import UndefinedError
@@ -49,7 +51,10 @@ class DisentanglementAccumulator(ImageAccumulator[Disentanglement]):
                 f"the encoder was given {', '.join(sorted(subject.given))}: scores of these labels do not show what it "
                 "infers from images"
             )
-        return measure_panel(self.metric, context)
+        found = measure_panel(self.metric, context)
+        if len(subject) < len(self.subject):
+            found = replace(found, evidence={**found.evidence, "scored_ids": subject.ids})
+        return found
 
     def _encode(self, images: Images) -> Floats:
         """Codes of rendered images, shape (n, D)."""

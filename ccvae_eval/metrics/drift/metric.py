@@ -29,12 +29,13 @@ from ccvae_eval.evaluation.interventions import (
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED, as_bytes
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable
-from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
+from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.metrics.drift.rows import DriftRows, dose_pair
 from ccvae_eval.metrics.drift.settings import Drift
 from ccvae_eval.metrics.matchers.interface import Matcher, Matches, grey, unit
 from ccvae_eval.metrics.shared.image_change import Moments, absolute_change, dissimilarity, moments
 from ccvae_eval.metrics.shared.region_masks import masks_of, point_sums
+from ccvae_eval.model.fixed_batches import Chunk
 from ccvae_eval.model.interface import Intervenes, Proxy, supports
 from ccvae_eval.plugins.attribution import CREATION, is_builtin, plugin_call
 from ccvae_eval.plugins.registry import matchers

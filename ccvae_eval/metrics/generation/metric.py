@@ -17,12 +17,13 @@ from ccvae_eval.evaluation.judge_scores import judged
 from ccvae_eval.evaluation.metric import Decoded, Needs
 from ccvae_eval.evaluation.pictures import PICTURED
 from ccvae_eval.evaluation.result_table import At, ColumnStore, Mean, Proportion, ResultTable, Undefined, among, mean_of
-from ccvae_eval.evaluation.subject import Chunk, Subject, read_images, require_finite
+from ccvae_eval.evaluation.subject import Subject, read_images
 from ccvae_eval.metrics.generation.settings import Generation
 from ccvae_eval.metrics.shared.assignments import Assignment, add_obeyed, assignment_of, assignment_text, obeys
 from ccvae_eval.metrics.shared.features import ImageFeatures
 from ccvae_eval.metrics.shared.likelihood import Generate
-from ccvae_eval.model.fixed_batches import FIXED_BATCH
+from ccvae_eval.model.checks import require_finite
+from ccvae_eval.model.fixed_batches import FIXED_BATCH, Chunk
 from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.statistics.distances import Rows, frechet_distance, kernel_and_manifolds
 from ccvae_eval.statistics.intervals import mean_over
@@ -33,6 +34,9 @@ FEATURES = "features"
 OBEYS = "obeys/"
 """Start of the keys of the columns that are 1 where an assigned label is judged as assigned."""
 
+
+REQUESTS = 16
+"""Requested classes whose images are in memory at once."""
 
 NO_INTERVAL = "no interval: a bootstrap resample contains copies, which bias the covariance"
 
@@ -45,7 +49,7 @@ def needs(metric: Generation, subject: Subject) -> Needs:
     """
     if why := why_not(UNCONDITIONAL, subject):
         raise UndefinedError(why)
-    requested = metric.asked_images if subject.judge_source.possible else FIXED_BATCH  # for pictures
+    requested = metric.asked_images if subject.judge_source.possible else FIXED_BATCH  # one batch, for pictures
     own = -(-len(_requests(subject)) * min(requested, len(subject)) // max(len(subject), 1))
     conditional = supports(subject.model, HasConditionalPrior)
     assigned = (Generate(assignment_of(metric.assign, subject)),) if metric.assign else ()
@@ -75,30 +79,45 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         if not self.features.undefined:
             features = {"real": self.features.of(chunk.images), "drawn": self.features.of(drawn)}
             self.columns.put(FEATURES, chunk.rows, features)
-        requested: dict[tuple[str, int], Images] = {}
         if self.subject.judge is not None:
             judged = {"drawn": drawn, "real": chunk.images}
             if self.assignment:
                 judged["assigned"] = batch.images[Generate(self.assignment)]
             self._judge(chunk, judged)
-            if self.requests and (first := chunk.within(self.metric.asked_images)) is not None:
-                requested = {request: self._requested(request, first, check=False) for request in self.requests}
-                # one question to the device for all images
-                require_finite(self.subject.model, torch.stack([images.sum() for images in requested.values()]))
-                self._judge(first, {f"{name}/{k}": images for (name, k), images in requested.items()})
-        self._keep_pictures(chunk, drawn, requested)
+        self.keep_images("drawn", chunk, [drawn])
+        self._measure_requests(chunk)
 
-    def _requested(self, request: tuple[str, int], chunk: Chunk, *, check: bool = True) -> Images:
-        """Images sampled with one label set and the same noise for everything else; see ``Subject.decode``."""
+    def _measure_requests(self, chunk: Chunk) -> None:
+        """Sample images of each label and class: judge those of the first images, and keep pictures of some."""
+        limit = self.metric.asked_images if self.subject.judge is not None else 0
+        first = chunk.within(max(limit, PICTURED))
+        if first is None:
+            return
+        for start in range(0, len(self.requests), REQUESTS):
+            requests = self.requests[start : start + REQUESTS]
+            images = [self._requested(request, first) for request in requests]
+            # one question to the device for all images
+            require_finite(self.subject.model, torch.stack([each.sum() for each in images]))
+            if chunk.rows.start < limit:
+                self._judge(first, {f"{name}/{k}": each for (name, k), each in zip(requests, images, strict=True)})
+            for (name, k), each in zip(requests, images, strict=True):
+                self.keep_images(f"asked/{name}/{self.subject.class_name(name, k)}", first, [each])
+
+    def _requested(self, request: tuple[str, int], chunk: Chunk) -> Images:
+        """Images sampled with one label set and the same noise for everything else, which may not be finite."""
         name, k = request
         value = float(self.subject.class_values(name, torch.tensor(k)))
-        return self.subject.decode(Generate(((name, value),)).codes(self.subject, chunk), check=check)
+        return self.subject.decode(Generate(((name, value),)).codes(self.subject, chunk), check=False)
 
     def _shuffled(self, chunk: Chunk) -> Images:
-        """The chunk's images with each pixel permuted among them, independently of all other pixels."""
-        count, _, height, width = chunk.images.shape
-        pixels = chunk.images.permute(0, 2, 3, 1).flatten(0, 2)
-        stream = numpy_stream(self.subject.seed, "generation/shuffled", int(chunk.ids[0]))
+        """The chunk's images with each pixel permuted among 32 of them, independently of all other pixels."""
+        parts = zip(torch.split(chunk.images, FIXED_BATCH), chunk.ids[::FIXED_BATCH], strict=True)
+        return torch.cat([self._permuted_pixels(images, int(first)) for images, first in parts])
+
+    def _permuted_pixels(self, images: Images, first: int) -> Images:
+        count, _, height, width = images.shape
+        pixels = images.permute(0, 2, 3, 1).flatten(0, 2)
+        stream = numpy_stream(self.subject.seed, "generation/shuffled", first)
         # a random cyclic shift per pixel is cheaper than a permutation and as independent
         shift = torch.from_numpy(stream.integers(count, size=height * width))
         order = (torch.arange(count)[:, None] + shift) % count * len(shift) + torch.arange(len(shift))
@@ -113,17 +132,6 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
                 asked = [(j, value) for j, value in self.assignment if j in log_probs]
                 found |= {f"{OBEYS}{j}": obeys(self.subject, log_probs[j], j, value) for j, value in asked}
             self.columns.put(name, chunk.rows, found)
-
-    def _keep_pictures(self, chunk: Chunk, drawn: Images, requested: Mapping[tuple[str, int], Images]) -> None:
-        first = chunk.within(PICTURED)
-        if first is None:
-            return
-        self.keep_images("drawn", chunk, [drawn])
-        for name, k in self.requests:
-            images = requested.get((name, k))
-            if images is None or len(images) < len(first):  # fewer images are asked for than shown
-                images = self._requested((name, k), first)
-            self.keep_images(f"asked/{name}/{self.subject.class_name(name, k)}", chunk, [images])
 
     def compute(self, weights: ResampleWeights) -> Measurement:
         table = ResultTable(self.metric, self.subject, weights)

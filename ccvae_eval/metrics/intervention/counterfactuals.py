@@ -16,8 +16,9 @@ from torch import Tensor
 from ccvae_eval.core.types import Bools, Floats, Images
 from ccvae_eval.data.interface import HasCounterfactuals, HasVariety
 from ccvae_eval.evaluation.interventions import Do, donor_rows, model_intervention
-from ccvae_eval.evaluation.subject import Chunk, Subject
+from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.image_change import absolute_change
+from ccvae_eval.model.fixed_batches import Chunk
 from ccvae_eval.model.interface import Intervenes, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 

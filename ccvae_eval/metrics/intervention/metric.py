@@ -29,7 +29,7 @@ from ccvae_eval.evaluation.interventions import (
 from ccvae_eval.evaluation.judge_scores import classified_as, judged_change, judged_position
 from ccvae_eval.evaluation.metric import CodeSource, Decoded, Mode, Needs
 from ccvae_eval.evaluation.result_table import NO_CHARACTERISTIC, REGIONLESS, ResultTable, Undefined
-from ccvae_eval.evaluation.subject import Chunk, Subject, once_per_subject
+from ccvae_eval.evaluation.subject import Subject, once_per_subject
 from ccvae_eval.metrics.intervention import counterfactuals
 from ccvae_eval.metrics.intervention.realism import FeatureValues
 from ccvae_eval.metrics.intervention.rows import InterventionRows
@@ -38,6 +38,7 @@ from ccvae_eval.metrics.matchers.interface import grey
 from ccvae_eval.metrics.shared.assignments import assignment_text, obeys
 from ccvae_eval.metrics.shared.image_change import dissimilarity, moments
 from ccvae_eval.metrics.shared.region_masks import OUTSIDE, RegionMasks, masks_of, region_pixels
+from ccvae_eval.model.fixed_batches import Chunk
 from ccvae_eval.model.interface import HasConditionalPrior, supports
 from ccvae_eval.statistics.ratios import safe_ratio
 from ccvae_eval.statistics.resampling import ResampleWeights
@@ -165,18 +166,19 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             self.columns.put(edit.characteristic, rows, self._judge_edit(edit, batch, edit.do))
             if self.of_features is not None:
                 self.of_features.update(batch, edit.do)
+        outside = None if edit.swap is None or region is None else self._outside_of_swap(batch, edit.swap, region)
         if edit.swap is not None:
-            self.columns.put(edit.characteristic, rows, self._score_swap(batch, edit.swap, region))
+            self.columns.put(edit.characteristic, rows, self._score_swap(batch, edit.swap, outside))
         if first is not None and region is not None:
-            self._compare_with_renderings(edit, first, region[: len(first.chunk)])
+            self._compare_with_renderings(edit, first, region[: len(first.chunk)], outside)
         self._keep(f"edits/{edit.characteristic}", batch, edit.interventions)
 
-    def _compare_with_renderings(self, edit: Edit, batch: Decoded, region: Bools) -> None:
+    def _compare_with_renderings(self, edit: Edit, batch: Decoded, region: Bools, outside: RegionMasks | None) -> None:
         if edit.do is not None:
             self._compare_removal(batch, edit.do, region)
         self._compare_samples(batch, region)
-        if edit.swap is not None:
-            self._compare_swap(batch, edit.swap, region)
+        if edit.swap is not None and outside is not None:
+            self._compare_swap(batch, edit.swap, region, RegionMasks(outside.masks[: len(region)]))
 
     def _judge_edit(self, edit: Edit, batch: Decoded, do: Do) -> dict[str, Floats]:
         """Judged effect of do(c = v)."""
@@ -196,7 +198,7 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
             found |= {f"do/class/{j}": after[j].argmax(1).double().numpy() for j in after}
         return found
 
-    def _score_swap(self, batch: Decoded, swap: Swap, region: Bools | None) -> dict[str, Floats]:
+    def _score_swap(self, batch: Decoded, swap: Swap, outside: RegionMasks | None) -> dict[str, Floats]:
         """Judged class, and change outside the regions."""
         name, chunk = swap.characteristic, batch.chunk
         donors = donor_rows(self.subject, name)[chunk.rows]
@@ -206,12 +208,11 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         if name in after:
             swapped, unswapped = (classified_as(judged[name], given).astype(np.float64) for judged in (after, before))
             found["transfer"] = swapped - unswapped
-        masks = None if region is None else self._outside_of_swap(batch, swap, region)
-        if masks is not None:
+        if outside is not None:
             r, image = batch.reconstruction, batch.images[swap]
             assert r is not None, "asked for in needs()"
             ssim = dissimilarity(moments(grey(r), WINDOW), moments(grey(image), WINDOW))
-            found["identity"] = _mean_outside(masks, ssim)
+            found["identity"] = _mean_outside(outside, ssim)
         return found
 
     def _outside_of_swap(self, batch: Decoded, swap: Swap, region: Bools) -> RegionMasks | None:
@@ -226,16 +227,16 @@ class InterventionAccumulator(ImageAccumulator[Interventions]):
         both = torch.from_numpy(np.logical_or(region, donor_region) & usable[:, None]).reshape(len(r), *r.shape[2:])
         return masks_of(both, WINDOW // 2, r)
 
-    def _compare_swap(self, batch: Decoded, swap: Swap, region: Bools) -> None:
+    def _compare_swap(self, batch: Decoded, swap: Swap, region: Bools, outside: RegionMasks) -> None:
         """Compare the swap with its rendering, and the reconstruction with another image outside the regions."""
         name, chunk, r = swap.characteristic, batch.chunk, batch.reconstruction
         assert r is not None, "asked for in needs()"
         found: dict[str, Floats] = {}
-        masks, other = self._outside_of_swap(batch, swap, region), self._other_image(chunk, r)
-        if masks is not None and other is not None:
-            found["identity before"] = _mean_outside(masks, other)
+        other = self._other_image(chunk, r)
+        if other is not None:
+            found["identity before"] = _mean_outside(outside, other)
         rows = (donor_rows(self.subject, name)[chunk.rows] >= 0).numpy() & region.any(1)
-        if masks is not None and rows.any() and self._has_variety(name):
+        if rows.any() and self._has_variety(name):
             truth = counterfactuals.render_swap(self.subject, name, chunk, rows)
             own = counterfactuals.distance(r[rows], chunk.images[rows], region[rows])
             for key, shown in (("fidelity", batch.images[swap]), ("fidelity before", r)):

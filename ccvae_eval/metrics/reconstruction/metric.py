@@ -26,7 +26,7 @@ from ccvae_eval.evaluation.result_table import (
     Undefined,
     mean_of,
 )
-from ccvae_eval.evaluation.subject import Chunk, Subject, read_images
+from ccvae_eval.evaluation.subject import Subject, read_images
 from ccvae_eval.metrics.reconstruction.settings import Reconstruction
 from ccvae_eval.metrics.shared.image_change import similarity_scores
 from ccvae_eval.metrics.shared.likelihood import (
@@ -41,7 +41,7 @@ from ccvae_eval.metrics.shared.likelihood import (
     model_bound,
     standard_divergence,
 )
-from ccvae_eval.model.fixed_batches import FIXED_BATCH
+from ccvae_eval.model.fixed_batches import FIXED_BATCH, Chunk
 from ccvae_eval.model.interface import HasBound, StatesLikelihood, supports
 from ccvae_eval.statistics.intervals import difference_of_means
 from ccvae_eval.statistics.resampling import ResampleWeights

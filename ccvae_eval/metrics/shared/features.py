@@ -60,7 +60,7 @@ _fitted: dict[str, VarietyFeatures] = {}
 class Features(Protocol):
     """A feature extractor, created without arguments and registered in the group ``features``.
 
-    It must be pure: the same image gives the same bits, whatever the batch (batches have 32 rows).
+    It must be pure: the same image gives the same bits, whatever the other images of its batch.
     """
 
     def features(self, images: Images) -> Tensor:

@@ -15,10 +15,10 @@ from ccvae_eval.core.large_arrays import MAX_IN_MEMORY
 from ccvae_eval.core.random_streams import torch_stream
 from ccvae_eval.core.types import Codes, Floats, Gaussian, Images
 from ccvae_eval.evaluation.result_table import NO_LABEL
-from ccvae_eval.evaluation.subject import Chunk, Subject
+from ccvae_eval.evaluation.subject import Subject
 from ccvae_eval.metrics.shared.image_change import pixel_rows
 from ccvae_eval.model.checks import model_call
-from ccvae_eval.model.fixed_batches import FIXED_BATCH, padded
+from ccvae_eval.model.fixed_batches import FIXED_BATCH, Chunk, padded
 from ccvae_eval.model.interface import (
     HasBound,
     HasConditionalPrior,

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
+from ccvae_eval.metrics.density import impurity
 from ccvae_eval.metrics.density.impurity import _normalised_information
 from ccvae_eval.model.interface import Label, LabelSchema, LatentLayout, binary_schema
 from tests.support.densities import LAYOUT, QUICK, SCHEMA, measured, two_labels, value
@@ -69,9 +70,21 @@ def test_normalised_information_is_that_of_scikit_learn():
     b = np.where(rng.random(50_000) < 0.5, a, rng.integers(0, 3, 50_000))
     entropies = [-(p * np.log(p)).sum() for p in (np.bincount(x) / len(x) for x in (a, b))]
     expected = mutual_info_score(a, b) / math.sqrt(entropies[0] * entropies[1])
-    assert _normalised_information(a, b) == pytest.approx(expected, abs=1e-3)
-    assert _normalised_information(a, np.zeros_like(a)) == 0.0
-    assert _normalised_information(np.full_like(a, -1), b) == 0.0
+    found = _normalised_information(a, [b, a, np.zeros_like(a), np.full_like(a, -1)])
+    assert found == pytest.approx([expected, 1.0, 0.0, 0.0], abs=1e-3)
+    assert _normalised_information(np.full_like(a, -1), [b]) == 0.0
+    assert not len(_normalised_information(a, []))
+
+
+@pytest.mark.parametrize("cells", [1, 1 << 17, 1 << 30])
+def test_information_is_that_of_each_pair_on_its_common_images(cells, monkeypatch):
+    monkeypatch.setattr(impurity, "MAX_CELLS", cells)
+    rng = np.random.default_rng(0)
+    first, *others = (rng.integers(-1, classes, 3000) for classes in (5, 2, 300, 4, 4))
+    found = _normalised_information(first, others)
+    for other, information in zip(others, found, strict=True):
+        both = (first >= 0) & (other >= 0)
+        assert _normalised_information(first[both], [other[both]]) == pytest.approx(information, rel=1e-12)
 
 
 def test_icl_of_codes_that_share_their_noise():
