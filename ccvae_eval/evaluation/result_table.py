@@ -244,6 +244,10 @@ class ColumnStore:
         column = self.columns.get(name, {}).get(key)
         return np.full(self.images, np.nan)[:count] if column is None else column[:count]
 
+    def stored(self, name: str, key: str) -> Floats | LargeArray:
+        """Return a column that was filled; one with many rows is not read into memory."""
+        return self.columns[name][key]
+
     def under(self, name: str, start: str) -> Mapping[str, Floats]:
         """Return the columns whose keys begin with ``start``, by the rest of the key."""
         found = {k.removeprefix(start): c for k, c in self.columns.get(name, {}).items() if k.startswith(start)}

@@ -188,7 +188,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
         if self.features.undefined or len(self.subject) <= max(self.metric.neighbour, 1):
             table.undefined(None, self.features.undefined or few, names, at)
             return
-        real, drawn = (self.columns.columns[FEATURES][key] for key in ("real", "drawn"))
+        real, drawn = (self.columns.stored(FEATURES, key) for key in ("real", "drawn"))
         count, k = min(len(real), self.metric.neighbour_images), self.metric.neighbour
         permuted, others = self._permuted_images(), self._other_images()
         distances, balls = _distances(real, drawn, count, k, table.weights.level)
@@ -221,7 +221,7 @@ class GenerationAccumulator(ImageAccumulator[Generation]):
             rows = slice(first, first + subject.fixed_batch)
             features = self.features.of(read_images(data, chosen[rows]).to(subject.device))
             found.put(FEATURES, rows, {"others": features})
-        return found.columns[FEATURES]["others"]
+        return found.stored(FEATURES, "others")
 
 
 def _distances(
